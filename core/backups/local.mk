@@ -1,0 +1,1 @@
+core_libcowgate_la_SOURCES += core/backups/backups.h

@@ -1,0 +1,58 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/error.h"
+
+int cg_error_set(struct cg_error *err, int errnum, const char *fmt, ...)
+{
+    if (!err)
+        return -errnum;
+    int saved = errno;
+    char text[128];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(err->message, sizeof err->message, fmt, ap);
+    va_end(ap);
+    size_t n = strlen(err->message);
+    snprintf(err->message + n, sizeof err->message - n, ": %s",
+             strerror_r(errnum, text, sizeof text));
+    errno = saved;
+    return -errnum;
+}
+
+int cg_error_say(struct cg_error *err, int errnum, const char *fmt, ...)
+{
+    if (!err)
+        return -errnum;
+    int saved = errno;
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(err->message, sizeof err->message, fmt, ap);
+    va_end(ap);
+    errno = saved;
+    return -errnum;
+}
+
+int cg_error_prefix(struct cg_error *err, int r, const char *fmt, ...)
+{
+    if (!err)
+        return r;
+    int saved = errno;
+    char old[CG_ERROR_MAX];
+    va_list ap;
+
+    memcpy(old, err->message, sizeof old);
+    va_start(ap, fmt);
+    vsnprintf(err->message, sizeof err->message, fmt, ap);
+    va_end(ap);
+    size_t n = strlen(err->message);
+    snprintf(err->message + n, sizeof err->message - n, ": %s", old);
+    errno = saved;
+    return r;
+}

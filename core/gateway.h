@@ -1,0 +1,58 @@
+/* The gateway: a root with its configuration, the spaces in it, and images by name.  What faces
+ * know. */
+#ifndef CG_GATEWAY_H
+#define CG_GATEWAY_H
+
+#include "core/space.h"
+
+struct cg_gateway;
+struct cg_repository;
+
+struct cg_gateway_options {
+    const char *root;    /* NULL: $COWGATE_ROOT, else the default of this user */
+    const char *project; /* NULL: all; else names in other projects don't exist */
+    bool read_only;      /* nothing is opened for writing */
+};
+
+/* Makes a root (it may be there, empty) with pool/ and repo/, or with the repository at the
+ * absolute path or file:// URL repository, which is adopted if there is one and created if not.
+ * -EEXIST if root is a root already. */
+int cg_gateway_init(const char *root, const char *repository, struct cg_error *err);
+
+/* Opens a root.  Starts no thread and connects to nothing.  The caller closes it. */
+int cg_gateway_new(const struct cg_gateway_options *options, struct cg_gateway **ret_gateway,
+                   struct cg_error *err);
+
+/* All images must be closed.  NULL is fine. */
+void cg_gateway_free(struct cg_gateway *gateway);
+
+/* The root's absolute path. */
+const char *cg_gateway_root(struct cg_gateway *gateway);
+
+/* Opens an image by a parsed name, a partition as a window.  flags: CG_OPEN_*; for what can only be
+ * read CG_OPEN_WRITE gives a read-only image.  -ENOENT: no such image. */
+int cg_gateway_open(struct cg_gateway *gateway, const struct cg_name *name, unsigned flags,
+                    struct cg_image **ret_image, struct cg_error *err);
+
+/* As cg_gateway_open for what a person at a command line may write: a name, a path or a URI.
+ * Never for clients of a face. */
+int cg_gateway_open_any(struct cg_gateway *gateway, const char *text, unsigned flags,
+                        struct cg_image **ret_image, struct cg_error *err);
+
+/* The space of a name, with the project checked; -ENOENT if the root has no such space. */
+int cg_gateway_space(struct cg_gateway *gateway, const struct cg_name *name,
+                     struct cg_space **ret_space, struct cg_error *err);
+
+/* One level of names below prefix: the spaces (CG_NAME_ROOT), projects, images. */
+int cg_gateway_list(struct cg_gateway *gateway, const struct cg_name *prefix, cg_entry_fn *fn,
+                    void *opaque, struct cg_error *err);
+
+/* All images below prefix, sorted; entry->name is the whole name. */
+int cg_gateway_list_all(struct cg_gateway *gateway, const struct cg_name *prefix, cg_entry_fn *fn,
+                        void *opaque, struct cg_error *err);
+
+/* The repository of the root, opened on first use; owned by the gateway. */
+int cg_gateway_repository(struct cg_gateway *gateway, struct cg_repository **ret_repository,
+                          struct cg_error *err);
+
+#endif

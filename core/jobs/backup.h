@@ -1,0 +1,41 @@
+/* The backup of an image: a whole new point, or none. */
+#ifndef CG_JOBS_BACKUP_H
+#define CG_JOBS_BACKUP_H
+
+#include <stdbool.h>
+
+#include "core/backups/backups.h"
+#include "core/jobs/progress.h"
+#include "core/space.h"
+
+struct cg_backup_options {
+    /* What is backed up: a name in a space that can snapshot (a head is snapshotted as
+     * "cowgate-SESSION", a snapshot is taken as it is), or, with space NULL, an open image. */
+    struct cg_space *space;
+    struct cg_name source;
+    struct cg_image *image;
+    const char *source_text; /* what the point says it came from */
+    uint64_t original_size;  /* before rounding up; 0 if it is the image's size */
+    const char *project;     /* the target: backups/PROJECT/VOLUME */
+    const char *volume;
+    bool full;                          /* read everything, whatever the last point says */
+    uint64_t rate;                      /* at most so many bytes read a second; 0 for no limit */
+    const struct cg_progress *progress; /* may be NULL */
+};
+
+struct cg_backup_result {
+    char point[CG_NAME_MAX]; /* backups/PROJECT/VOLUME/POINT */
+    bool incremental;
+    char reason[256];                                   /* why it was full, if it was */
+    uint64_t size;                                      /* of the image, bytes */
+    uint64_t bytes_read, chunks_read;                   /* of the source */
+    uint64_t bytes_stored, chunks_stored, pages_stored; /* new in the repository, as stored */
+    uint64_t chunks_known;                              /* read, but already in the repository */
+};
+
+/* After a failure nothing of the point is visible, and its snapshot is gone (or, after a crash,
+ * goes with the next backup into the same repository). */
+int cg_backup(struct cg_repository *repository, const struct cg_backup_options *options,
+              struct cg_backup_result *ret, struct cg_error *err);
+
+#endif

@@ -1,0 +1,153 @@
+/* A space: what lies behind a top-level name (volumes, backups, rbd).  Each is a const table of
+ * operations; what a space can't do is a NULL in it, and cg_space_* then says so.  The spaces don't
+ * know each other: what a volume stands on is opened through struct cg_parents.
+ *
+ * All calls may come from any thread.  Names have been parsed; the space checks whether their shape
+ * makes sense for it.  Partitions are the gateway's business: a space ignores name->partition.
+ * Nothing starts a thread or takes a write lock before it is needed.
+ */
+#ifndef CG_SPACE_H
+#define CG_SPACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include <jansson.h>
+
+#include "core/base/error.h"
+#include "core/base/name.h"
+#include "core/image/image.h"
+
+struct cg_space;
+
+enum {
+    CG_OPEN_READ = 0,      /* as of now: later writes of other processes don't show */
+    CG_OPEN_WRITE = 1,     /* may write: the lock is taken at the first write */
+    CG_OPEN_EXCLUSIVE = 2, /* with WRITE: the lock is taken now; -EBUSY names the holder */
+};
+
+enum {
+    CG_REMOVE_SNAPSHOTS = 1, /* a volume that has snapshots goes with them; else -ENOTEMPTY */
+};
+
+/* One name directly below a prefix.  Valid during the call only. */
+struct cg_entry {
+    const char *name;        /* the last component: "acme", "web", "web@s1", "latest" */
+    bool directory;          /* names lie below; else an image */
+    uint64_t size;           /* of an image, bytes */
+    time_t time;             /* when it was made; 0 if unknown */
+    const char *description; /* for people: "snapshot", "point, 3.2 GiB"; may be NULL */
+};
+
+/* Returning non-zero ends the listing with that result. */
+typedef int cg_entry_fn(void *opaque, const struct cg_entry *entry, struct cg_error *err);
+
+#define CG_ID_MAX 64
+
+/* What an image is beyond its name: equal ids are the same thing for ever. */
+struct cg_identity {
+    char image[CG_ID_MAX + 1];
+    char snapshot[CG_ID_MAX + 1]; /* "" for a head */
+};
+
+struct cg_space_ops {
+    /* Calls fn for each name directly below prefix; an unknown prefix is -ENOENT, an empty one is
+     * not.  Names come in no particular order. */
+    int (*list)(void *self, const struct cg_name *prefix, cg_entry_fn *fn, void *opaque,
+                struct cg_error *err);
+    /* Opens an image.  Opening what is open in this process shares it. */
+    int (*open)(void *self, const struct cg_name *name, unsigned flags, struct cg_image **ret_image,
+                struct cg_error *err);
+    /* Replaces what stands for something else ("latest") by what it means now.  NULL: nothing
+     * does. */
+    int (*resolve)(void *self, struct cg_name *name, struct cg_error *err);
+    int (*identify)(void *self, const struct cg_name *name, struct cg_identity *ret,
+                    struct cg_error *err);
+    /* Details as a JSON object that the caller owns; keys documented in cowgate(1). */
+    int (*info)(void *self, const struct cg_name *name, json_t **ret_info, struct cg_error *err);
+    /* An empty image of size bytes (a multiple of 512, not 0).  original_size is what info shows as
+     * the size before rounding up; equal to size if nothing was rounded.  With name->draft: see
+     * rename. */
+    int (*create)(void *self, const struct cg_name *name, uint64_t size, uint64_t original_size,
+                  struct cg_error *err);
+    /* Snapshots, all of one consistent moment. */
+    int (*snapshot)(void *self, const struct cg_name *names, size_t count, struct cg_error *err);
+    /* name becomes a CoW clone of parent, which is a name, an absolute path or a URI. */
+    int (*clone)(void *self, const char *parent, const struct cg_name *name, struct cg_error *err);
+    int (*rollback)(void *self, const struct cg_name *snapshot, struct cg_error *err);
+    /* Lets go of the parent.  progress may be NULL; a non-zero return of it cancels. */
+    int (*flatten)(void *self, const struct cg_name *name,
+                   int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                   struct cg_error *err);
+    int (*resize)(void *self, const struct cg_name *name, uint64_t size, struct cg_error *err);
+    /* -EEXIST if to is there.  A draft (from->draft) becomes visible under its name by this. */
+    int (*rename)(void *self, const struct cg_name *from, const struct cg_name *to,
+                  struct cg_error *err);
+    /* Deletes a volume, a snapshot, a draft, or puts a point into the trash. */
+    int (*remove)(void *self, const struct cg_name *name, unsigned flags, struct cg_error *err);
+    /* Calls fn for the ranges of to that may differ from the snapshot from, in order; their types
+     * are those in to.  -ENOTSUP if the two aren't related: compare them instead. */
+    int (*diff)(void *self, const struct cg_name *from, const struct cg_name *to, cg_extent_fn *fn,
+                void *opaque, struct cg_error *err);
+    /* Keeps an image from changing or going until it's released by the same uuid; durable when it
+     * returns; again for the same uuid is fine, and so is a release of what isn't held. */
+    int (*hold)(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
+    int (*release)(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
+    void (*close)(void *self);
+};
+
+/* How a space reaches what its images stand on, given to it by the gateway.  ref is a resolved
+ * name, an absolute path or a URI. */
+struct cg_parents {
+    void *opaque;
+    /* A canonical ref (latest resolved) for text, and what identifies its content ("" if nothing
+     * can): for a file its device-independent inode, size and mtime. */
+    int (*resolve)(void *opaque, const char *text, char ret_ref[static CG_NAME_MAX],
+                   char ret_identity[static CG_NAME_MAX], struct cg_error *err);
+    /* -ESTALE if identity isn't "" and no longer holds. */
+    int (*open)(void *opaque, const char *ref, const char *identity, struct cg_image **ret_image,
+                struct cg_error *err);
+    /* As in cg_space_ops; nothing to do for files and URIs. */
+    int (*hold)(void *opaque, const char *ref, const char *uuid, struct cg_error *err);
+    int (*release)(void *opaque, const char *ref, const char *uuid, struct cg_error *err);
+};
+
+/* Wraps a backend's self, which the space then owns.  NULL if memory is short. */
+struct cg_space *cg_space_new(enum cg_name_space kind, const struct cg_space_ops *ops, void *self);
+void cg_space_free(struct cg_space *space);
+
+/* Each calls the operation of the same name, -ENOTSUP with a message if there is none. */
+int cg_space_list(struct cg_space *space, const struct cg_name *prefix, cg_entry_fn *fn,
+                  void *opaque, struct cg_error *err);
+int cg_space_open(struct cg_space *space, const struct cg_name *name, unsigned flags,
+                  struct cg_image **ret_image, struct cg_error *err);
+int cg_space_resolve(struct cg_space *space, struct cg_name *name, struct cg_error *err);
+int cg_space_identify(struct cg_space *space, const struct cg_name *name, struct cg_identity *ret,
+                      struct cg_error *err);
+int cg_space_info(struct cg_space *space, const struct cg_name *name, json_t **ret_info,
+                  struct cg_error *err);
+int cg_space_create(struct cg_space *space, const struct cg_name *name, uint64_t size,
+                    uint64_t original_size, struct cg_error *err);
+int cg_space_snapshot(struct cg_space *space, const struct cg_name *names, size_t count,
+                      struct cg_error *err);
+int cg_space_clone(struct cg_space *space, const char *parent, const struct cg_name *name,
+                   struct cg_error *err);
+int cg_space_rollback(struct cg_space *space, const struct cg_name *snapshot, struct cg_error *err);
+int cg_space_flatten(struct cg_space *space, const struct cg_name *name,
+                     int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                     struct cg_error *err);
+int cg_space_resize(struct cg_space *space, const struct cg_name *name, uint64_t size,
+                    struct cg_error *err);
+int cg_space_rename(struct cg_space *space, const struct cg_name *from, const struct cg_name *to,
+                    struct cg_error *err);
+int cg_space_remove(struct cg_space *space, const struct cg_name *name, unsigned flags,
+                    struct cg_error *err);
+int cg_space_diff(struct cg_space *space, const struct cg_name *from, const struct cg_name *to,
+                  cg_extent_fn *fn, void *opaque, struct cg_error *err);
+int cg_space_hold(struct cg_space *space, const struct cg_name *name, const char *uuid,
+                  struct cg_error *err);
+int cg_space_release(struct cg_space *space, const struct cg_name *name, const char *uuid,
+                     struct cg_error *err);
+
+#endif

@@ -1,0 +1,80 @@
+# Sourced by every integration test, after nbdkit's tests/functions.sh.in.  The test runs in a fresh
+# folder $tmp of its own, with a root $COWGATE_ROOT below it and its own run directory; both go when
+# it ends.  A test passes if it ends with 0, is skipped with 77, fails with anything else.
+
+set -euo pipefail
+export LC_ALL=C TZ=UTC
+
+test_name=$(basename "$0" .sh)
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/cowgate-$test_name.XXXXXX")
+COWGATE_RUN=$(mktemp -d "/dev/shm/cowgate-$test_name.XXXXXX")
+export COWGATE_RUN COWGATE_ROOT=$tmp/root
+cd "$tmp"
+
+cleanups=()
+# cleanup_fn COMMAND ...: run it when the test ends, in reverse order.
+cleanup_fn() { cleanups+=("$(printf '%q ' "$@")"); }
+
+_run_cleanups() {
+    local status=$? i
+    set +e
+    for ((i = ${#cleanups[@]} - 1; i >= 0; i--)); do eval "${cleanups[i]}"; done
+    cd /
+    if [ $status != 0 ] && [ $status != 77 ]; then
+        echo "$test_name: failed with status $status"
+        for i in "$tmp"/*.log; do [ -e "$i" ] && { echo "--- $i"; tail -n 50 "$i"; }; done
+    fi
+    rm -rf "$tmp" "$COWGATE_RUN"
+    exit $status
+}
+trap _run_cleanups EXIT
+trap 'echo "$test_name: line $LINENO: $BASH_COMMAND"' ERR
+
+fail() { echo "$test_name: $*" >&2; exit 1; }
+
+# requires COMMAND ...: skip the test if it fails.  CI fails on a skip.
+requires() { "$@" >/dev/null 2>&1 || { echo "$test_name: skipped: '$*' failed"; exit 77; }; }
+
+# must_fail STATUS TEXT COMMAND ...: it ends with this status and says TEXT (a regular expression).
+must_fail() {
+    local status=$1 text=$2 out r=0
+    shift 2
+    out=$("$@" 2>&1) || r=$?
+    [ $r = "$status" ] || fail "'$*' ended with $r, not $status: $out"
+    grep -Eq -- "$text" <<<"$out" || fail "'$*' did not say '$text': $out"
+}
+
+# same A B: the bytes are the same.
+same() { cmp -- "$1" "$2" || fail "$1 and $2 differ"; }
+
+# wait_for SECONDS COMMAND ...: until it succeeds.
+wait_for() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || fail "'$*' did not come true"
+        sleep 0.05
+    done
+}
+
+# start_serve SOCKET ARGS ...: cowgate serve in the background, ready when this returns; its pid is
+# in $serve_pid, its log in SOCKET.log.
+start_serve() {
+    local socket=$1
+    shift
+    cowgate serve --socket "$socket" "$@" >>"$socket.log" 2>&1 &
+    serve_pid=$!
+    cleanup_fn stop "$serve_pid"
+    wait_for 30 nbd_answers "$socket"
+}
+
+nbd_answers() { nbdsh -c 'import sys; h.set_opt_mode(True); h.connect_unix(sys.argv[1]); h.opt_abort()' "$1" || nbdinfo --list --json "nbd+unix:///?socket=$1"; }
+
+# uri SOCKET NAME: the URI of an export.
+uri() { echo "nbd+unix:///$2?socket=$1"; }
+
+# stop PID: ends it with SIGTERM and waits.
+stop() {
+    kill "$1" 2>/dev/null || true
+    wait "$1" 2>/dev/null || true
+}

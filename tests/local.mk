@@ -1,0 +1,26 @@
+# Unit tests are cmocka programs, integration tests shell scripts over real clients; each runs by
+# ./run, which sets the paths to what was built.
+TEST_EXTENSIONS = .sh
+LOG_COMPILER = ./run
+SH_LOG_COMPILER = ./run bash
+AM_TESTS_ENVIRONMENT = RUN_VALGRIND='$(RUN_VALGRIND)'; export RUN_VALGRIND;
+
+unit_tests =
+unit_ldadd = core/libcowgate.la $(CMOCKA_LIBS)
+
+EXTRA_DIST += tests/functions.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp
+
+include tests/unit/local.mk
+include tests/unit/volumes.mk
+include tests/unit/backups.mk
+include tests/unit/image.mk
+include tests/integration/nbd.mk
+include tests/integration/fuse.mk
+include tests/integration/volumes.mk
+include tests/integration/backups.mk
+include tests/integration/cli.mk
+
+if HAVE_CMOCKA
+check_PROGRAMS += $(unit_tests)
+TESTS += $(unit_tests)
+endif
