@@ -29,6 +29,9 @@ void cg_gateway_free(struct cg_gateway *gateway);
 /* The root's absolute path. */
 const char *cg_gateway_root(struct cg_gateway *gateway);
 
+/* The project that the gateway is bound to, or NULL. */
+const char *cg_gateway_project(struct cg_gateway *gateway);
+
 /* Opens an image by a parsed name, a partition as a window.  flags: CG_OPEN_*; for what can only be
  * read CG_OPEN_WRITE gives a read-only image.  -ENOENT: no such image. */
 int cg_gateway_open(struct cg_gateway *gateway, const struct cg_name *name, unsigned flags,

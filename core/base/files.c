@@ -262,6 +262,19 @@ int cg_run_dir(char *ret, size_t size, struct cg_error *err)
     return 0;
 }
 
+int cg_run_mount_path(const char *mountpoint, char *ret, size_t size, struct cg_error *err)
+{
+    int r = cg_run_dir(ret, size, err);
+
+    if (r < 0)
+        return r;
+    size_t n = strlen(ret);
+    uint32_t crc = cg_crc32c(mountpoint, strlen(mountpoint));
+    if ((size_t)snprintf(ret + n, size - n, "/mount-%08x", (unsigned)crc) >= size - n)
+        return cg_error_set(err, ENAMETOOLONG, "run directory");
+    return 0;
+}
+
 int cg_boot_id(char ret[static 37], struct cg_error *err)
 {
     CG_CLEANUP(cg_close)

@@ -43,6 +43,10 @@ int cg_tree_remove(int dirfd, const char *path, struct cg_error *err);
  * ret has room for the 107 bytes of a unix socket's path and more. */
 int cg_run_dir(char *ret, size_t size, struct cg_error *err);
 
+/* The file that a FUSE face over the directory mountpoint (a real path) holds a flock on for as
+ * long as it runs: below cg_run_dir. */
+int cg_run_mount_path(const char *mountpoint, char *ret, size_t size, struct cg_error *err);
+
 /* The kernel's boot id (random per boot) as text. */
 int cg_boot_id(char ret[static 37], struct cg_error *err);
 

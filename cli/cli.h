@@ -1,0 +1,98 @@
+/* What the commands share.  The command line is a face: only here is anything printed. */
+#ifndef CG_CLI_CLI_H
+#define CG_CLI_CLI_H
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "core/gateway.h"
+#include "core/jobs/progress.h"
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_MISUSED = 2 };
+
+struct cli {
+    const char *root; /* --root, or NULL */
+    bool json, quiet;
+    struct cg_gateway *gateway; /* NULL until cli_gateway */
+    struct cg_error err;
+};
+
+/* A command: argv[0] is its name.  Returns an exit status, having printed what went wrong. */
+typedef int cli_fn(struct cli *cli, int argc, char **argv);
+
+struct cli_command {
+    const char *name;
+    const char *usage; /* what follows the name */
+    const char *help;  /* one line */
+    cli_fn *run;
+};
+
+extern const struct cli_command cli_commands[]; /* ends with a NULL name */
+
+/* Prints cli->err and returns CLI_FAILED. */
+int cli_failed(struct cli *cli);
+
+/* Prints a message and how the command is used; returns CLI_MISUSED. */
+int cli_misused(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Parses a command's options (NULL: it has none) by getopt_long, calling set with each (which
+ * returns non-zero, having printed why, to refuse it), and checks that between min and max
+ * arguments follow (max -1: any number).  0: optind is the first argument; negative: its --help was
+ * shown, all is done; else the exit status to return.  See CLI_ARGS. */
+int cli_args(int argc, char **argv, const struct option *options,
+             int (*set)(void *opaque, int option, const char *value), void *opaque, int min,
+             int max);
+
+/* cli_args for the body of a command: returns where it says so. */
+#define CLI_ARGS(...)                                                                              \
+    do {                                                                                           \
+        int args_ = cli_args(argc, argv, __VA_ARGS__);                                             \
+        if (args_)                                                                                 \
+            return args_ < 0 ? CLI_OK : args_;                                                     \
+    } while (0)
+
+/* For cli_args of a command with a single option: a value into a const char *, or true into a bool.
+ */
+int cli_keep_value(void *opaque, int option, const char *value);
+int cli_set_flag(void *opaque, int option, const char *value);
+
+/* Opens the gateway of cli->root into cli->gateway.  0 or -errno with cli->err set. */
+int cli_gateway(struct cli *cli);
+
+/* Parses a name, opens the gateway and finds the space of the name. */
+int cli_name(struct cli *cli, const char *text, struct cg_name *ret_name,
+             struct cg_space **ret_space);
+
+/* As cli_name for names that commands change: a partition, a point by its history, are refused. */
+int cli_whole_name(struct cli *cli, const char *text, struct cg_name *ret_name,
+                   struct cg_space **ret_space);
+
+/* Prints a JSON document on standard output and gives it free; NULL is out of memory. */
+int cli_print_json(struct cli *cli, json_t *document);
+
+/* Local time is never shown: "2026-11-22 00:15:00", UTC; "-" for 0. */
+#define CLI_TIME_TEXT 32
+void cli_time_text(char ret[static CLI_TIME_TEXT], time_t time);
+
+/* The exit of long work by Ctrl-C: progress then reports a cancel. */
+void cli_catch_interrupts(void);
+
+/* A progress bar on standard error (a line now and then if that is no terminal; nothing with
+ * --quiet).  The progress to hand to a job is valid until cli_progress_end, which takes the bar
+ * away. One at a time. */
+const struct cg_progress *cli_progress_begin(struct cli *cli, const char *what);
+void cli_progress_end(void);
+
+/* The commands, by file. */
+cli_fn cli_init, cli_create, cli_clone, cli_snapshot, cli_rollback, cli_resize, cli_rename,
+    cli_delete, cli_flatten;                /* volumes.c */
+cli_fn cli_list, cli_info, cli_diff;        /* look.c */
+cli_fn cli_import, cli_export;              /* copy.c */
+cli_fn cli_backup, cli_restore, cli_verify; /* backups.c */
+cli_fn cli_serve;                           /* serve.c */
+cli_fn cli_mount, cli_umount;               /* mount.c */
+
+#endif

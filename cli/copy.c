@@ -1,0 +1,168 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/target.h"
+#include "core/base/bytes.h"
+#include "core/base/cleanup.h"
+#include "core/base/size.h"
+#include "core/image/file.h"
+#include "core/jobs/copy.h"
+
+/* Opens what is to be imported, with its size before it was rounded up. */
+static int open_source(struct cli *cli, const char *text, struct cg_image **ret_image,
+                       uint64_t *ret_original)
+{
+    if (cg_arg_kind(text) == CG_ARG_PATH)
+        return cg_file_open(text, false, ret_image, ret_original, &cli->err);
+    int r = cg_gateway_open_any(cli->gateway, text, CG_OPEN_READ, ret_image, &cli->err);
+    if (r == 0)
+        *ret_original = cg_image_size(*ret_image);
+    return r;
+}
+
+static int import_image(struct cli *cli, const char *source, const char *volume)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    struct cli_target target;
+    uint64_t original;
+
+    int r = open_source(cli, source, &image, &original);
+    if (r < 0)
+        return r;
+    if (cg_image_size(image) == 0)
+        return cg_error_say(&cli->err, EINVAL, "%s is empty: an image has at least 512 bytes",
+                            source);
+    r = cli_target_new_volume(cli, volume, cg_round_up(cg_image_size(image), CG_SECTOR), original,
+                              false, &target);
+    if (r < 0)
+        return r;
+    const struct cg_copy_options options = { .target_is_zero = target.fresh,
+                                             .progress = cli_progress_begin(cli, "import") };
+    r = cg_copy(image, target.image, &options, &cli->err);
+    return cli_target_finish(cli, &target, r, false);
+}
+
+/* Fills image from a pipe that ends within it. */
+static int copy_from_pipe(struct cli *cli, struct cg_image *image)
+{
+    static uint8_t buf[1 << 20];
+    uint64_t off = 0, size = cg_image_size(image);
+    const struct cg_progress *p = cli_progress_begin(cli, "import");
+
+    for (;;) {
+        size_t have = 0;
+        ssize_t n = 1;
+        while (have < sizeof buf && n > 0) {
+            n = read(STDIN_FILENO, buf + have, sizeof buf - have);
+            if (n < 0 && errno != EINTR)
+                return cg_error_set(&cli->err, errno, "read standard input");
+            if (n > 0)
+                have += (size_t)n;
+            if (p->report(p->opaque, off + have, size))
+                return cg_error_say(&cli->err, ECANCELED, "interrupted");
+        }
+        if (have > size - off)
+            return cg_error_say(&cli->err, ENOSPC, "standard input is longer than --size");
+        if (!cg_is_zero(buf, have)) {
+            int r = cg_image_pwrite(image, buf, have, off, 0, &cli->err);
+            if (r < 0)
+                return r;
+        }
+        off += have;
+        if (n == 0)
+            return 0;
+    }
+}
+
+static int import_pipe(struct cli *cli, const char *size_text, const char *volume)
+{
+    struct cli_target target;
+    uint64_t size;
+
+    int r = cg_size_parse_image(size_text, &size, &cli->err);
+    if (r == 0)
+        r = cli_target_new_volume(cli, volume, size, size, false, &target);
+    if (r < 0)
+        return r;
+    r = copy_from_pipe(cli, target.image);
+    return cli_target_finish(cli, &target, r, false);
+}
+
+int cli_import(struct cli *cli, int argc, char **argv)
+{
+    static const struct option options[] = { { "size", required_argument, NULL, 's' }, { 0 } };
+    const char *size = NULL;
+    int r;
+
+    CLI_ARGS(options, cli_keep_value, &size, 2, 2);
+    const char *source = argv[optind], *volume = argv[optind + 1];
+    if (cli_gateway(cli) < 0)
+        return cli_failed(cli);
+    if (strcmp(source, "-") == 0) {
+        if (!size)
+            return cli_misused("import", "standard input has no size of its own: give --size");
+        r = import_pipe(cli, size, volume);
+    } else {
+        if (size)
+            return cli_misused("import", "--size is only for standard input");
+        r = import_image(cli, source, volume);
+    }
+    return r < 0 ? cli_failed(cli) : CLI_OK;
+}
+
+static int export_to(struct cli *cli, struct cg_image *image, const char *dest, bool force)
+{
+    struct cli_target target;
+    struct stat st;
+    bool path = cg_arg_kind(dest) == CG_ARG_PATH;
+
+    if (path && strcmp(dest, "-") == 0)
+        return cg_copy_stream(image, STDOUT_FILENO, cli_progress_begin(cli, "export"), &cli->err);
+    if (cg_arg_kind(dest) == CG_ARG_NAME)
+        return cg_error_say(&cli->err, EINVAL,
+                            "%s is no file: write ./%s, or use import to fill a volume", dest,
+                            dest);
+    bool there = path && stat(dest, &st) == 0;
+    if (there && S_ISREG(st.st_mode) && !force)
+        return cg_error_say(&cli->err, EEXIST, "%s exists: use --force to replace it", dest);
+    int r;
+    if (path && (!there || S_ISREG(st.st_mode))) {
+        r = cli_target_new_file(cli, dest, cg_image_size(image), &target);
+    } else {
+        r = cli_target_existing(cli, dest, &target);
+        if (r == 0 && cg_image_size(target.image) < cg_image_size(image)) {
+            r = cg_error_say(&cli->err, ENOSPC, "%s is smaller (%llu bytes) than the image (%llu)",
+                             dest, (unsigned long long)cg_image_size(target.image),
+                             (unsigned long long)cg_image_size(image));
+            return cli_target_finish(cli, &target, r, true);
+        }
+    }
+    if (r < 0)
+        return r;
+    const struct cg_copy_options options = { .target_is_zero = target.fresh,
+                                             .progress = cli_progress_begin(cli, "export") };
+    r = cg_copy(image, target.image, &options, &cli->err);
+    return cli_target_finish(cli, &target, r, false);
+}
+
+int cli_export(struct cli *cli, int argc, char **argv)
+{
+    static const struct option options[] = { { "force", no_argument, NULL, 'f' }, { 0 } };
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    bool force = false;
+
+    CLI_ARGS(options, cli_set_flag, &force, 2, 2);
+    int r = cli_gateway(cli);
+    if (r == 0)
+        r = cg_gateway_open_any(cli->gateway, argv[optind], CG_OPEN_READ, &image, &cli->err);
+    if (r == 0)
+        r = export_to(cli, image, argv[optind + 1], force);
+    return r < 0 ? cli_failed(cli) : CLI_OK;
+}

@@ -1,0 +1,215 @@
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "core/base/cleanup.h"
+#include "core/base/size.h"
+#include "core/jobs/compare.h"
+
+struct listing {
+    json_t *array; /* NULL: as text */
+    size_t count;
+};
+
+static int list_entry(void *opaque, const struct cg_entry *e, struct cg_error *err)
+{
+    struct listing *l = opaque;
+    char size[CG_SIZE_TEXT], when[CLI_TIME_TEXT];
+
+    l->count++;
+    cg_size_text(size, e->size);
+    cli_time_text(when, e->time);
+    if (!l->array) {
+        printf("%-50s %10s  %-19s  %s\n", e->name, size, when,
+               e->description ? e->description : "");
+        return 0;
+    }
+    json_t *o = json_pack("{s:s,s:I,s:I,s:s}", "name", e->name, "size", (json_int_t)e->size, "time",
+                          (json_int_t)e->time, "description", e->description ? e->description : "");
+    if (!o || json_array_append_new(l->array, o) < 0)
+        return cg_error_set(err, ENOMEM, "list");
+    return 0;
+}
+
+int cli_list(struct cli *cli, int argc, char **argv)
+{
+    struct listing l = { 0 };
+    struct cg_name prefix;
+
+    CLI_ARGS(NULL, NULL, NULL, 0, 1);
+    const char *text = optind < argc ? argv[optind] : "";
+    if (cg_name_parse_prefix(text, &prefix, &cli->err) < 0 || cli_gateway(cli) < 0)
+        return cli_failed(cli);
+    if (cli->json && !(l.array = json_array())) {
+        cg_error_set(&cli->err, ENOMEM, "list");
+        return cli_failed(cli);
+    }
+    int r = cg_gateway_list_all(cli->gateway, &prefix, list_entry, &l, &cli->err);
+    if (r == 0 && l.count == 0 && prefix.parts >= 2)
+        r = cg_error_say(&cli->err, ENOENT, "%s: nothing of that name", text);
+    if (r < 0) {
+        json_decref(l.array);
+        return cli_failed(cli);
+    }
+    return cli->json ? cli_print_json(cli, l.array) : CLI_OK;
+}
+
+static void print_value(const char *key, json_t *value);
+
+static void print_object(const char *prefix, json_t *object)
+{
+    const char *key;
+    json_t *value;
+    char full[256];
+
+    json_object_foreach (object, key, value) {
+        snprintf(full, sizeof full, "%s%s%s", prefix, prefix[0] ? "." : "", key);
+        print_value(full, value);
+    }
+}
+
+static bool is_size(const char *key)
+{
+    const char *dot = strrchr(key, '.');
+
+    key = dot ? dot + 1 : key;
+    return strstr(key, "size") || strstr(key, "bytes") || strcmp(key, "allocated") == 0;
+}
+
+static void print_value(const char *key, json_t *value)
+{
+    char text[CG_SIZE_TEXT], full[300];
+    size_t i;
+    json_t *item;
+
+    if (json_is_object(value)) {
+        print_object(key, value);
+    } else if (json_is_array(value)) {
+        json_array_foreach (value, i, item) {
+            snprintf(full, sizeof full, "%s[%zu]", key, i);
+            print_value(full, item);
+        }
+    } else if (json_is_string(value)) {
+        printf("%s: %s\n", key, json_string_value(value));
+    } else if (json_is_integer(value) && is_size(key)) {
+        cg_size_text(text, (uint64_t)json_integer_value(value));
+        printf("%s: %" JSON_INTEGER_FORMAT " (%s)\n", key, json_integer_value(value), text);
+    } else if (json_is_integer(value)) {
+        printf("%s: %" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
+    } else if (json_is_boolean(value)) {
+        printf("%s: %s\n", key, json_is_true(value) ? "yes" : "no");
+    }
+}
+
+/* What there is to say of anything that opens. */
+static json_t *image_info(struct cli *cli, const char *text)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+
+    if (cg_gateway_open_any(cli->gateway, text, CG_OPEN_READ, &image, &cli->err) < 0)
+        return NULL;
+    json_t *info =
+        json_pack("{s:s,s:I,s:b}", "name", text, "size", (json_int_t)cg_image_size(image),
+                  "immutable", cg_image_immutable(image));
+    if (!info)
+        cg_error_set(&cli->err, ENOMEM, "info");
+    return info;
+}
+
+int cli_info(struct cli *cli, int argc, char **argv)
+{
+    struct cg_space *space;
+    struct cg_name name;
+    json_t *info = NULL;
+
+    CLI_ARGS(NULL, NULL, NULL, 1, 1);
+    const char *text = argv[optind];
+    if (cli_gateway(cli) < 0)
+        return cli_failed(cli);
+    if (cg_arg_kind(text) != CG_ARG_NAME) {
+        info = image_info(cli, text);
+    } else if (cli_name(cli, text, &name, &space) == 0) {
+        if (name.partition)
+            info = image_info(cli, text);
+        else if (cg_space_info(space, &name, &info, &cli->err) < 0)
+            info = NULL;
+    }
+    if (!info)
+        return cli_failed(cli);
+    if (cli->json)
+        return cli_print_json(cli, info);
+    print_object("", info);
+    json_decref(info);
+    return CLI_OK;
+}
+
+static int print_extent(void *opaque, const struct cg_extent *e, struct cg_error *err)
+{
+    static const char *const types[] = { "data", "zero", "hole" };
+    json_t *array = opaque;
+
+    if (!array) {
+        printf("%" PRIu64 " %" PRIu64 " %s\n", e->off, e->len, types[e->type]);
+        return 0;
+    }
+    json_t *o = json_pack("{s:I,s:I,s:s}", "offset", (json_int_t)e->off, "length",
+                          (json_int_t)e->len, "type", types[e->type]);
+    if (!o || json_array_append_new(array, o) < 0)
+        return cg_error_set(err, ENOMEM, "diff");
+    return 0;
+}
+
+/* What the space knows of the difference; -ENOTSUP if the two have to be compared. */
+static int diff_in_space(struct cli *cli, const char *a, const char *b, json_t *array)
+{
+    struct cg_space *from_space, *space;
+    struct cg_name from, to;
+
+    if (cg_arg_kind(a) != CG_ARG_NAME || cg_arg_kind(b) != CG_ARG_NAME)
+        return -ENOTSUP;
+    int r = cli_name(cli, a, &from, &from_space);
+    if (r == 0)
+        r = cli_name(cli, b, &to, &space);
+    if (r < 0)
+        return r;
+    if (from_space != space || from.partition || to.partition)
+        return -ENOTSUP;
+    return cg_space_diff(space, &from, &to, print_extent, array, &cli->err);
+}
+
+static int diff_by_reading(struct cli *cli, const char *a, const char *b, json_t *array)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *from = NULL;
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *to = NULL;
+    int r = cg_gateway_open_any(cli->gateway, a, CG_OPEN_READ, &from, &cli->err);
+
+    if (r == 0)
+        r = cg_gateway_open_any(cli->gateway, b, CG_OPEN_READ, &to, &cli->err);
+    if (r == 0)
+        r = cg_compare(from, to, print_extent, array, cli_progress_begin(cli, "compare"),
+                       &cli->err);
+    cli_progress_end();
+    return r;
+}
+
+int cli_diff(struct cli *cli, int argc, char **argv)
+{
+    CLI_ARGS(NULL, NULL, NULL, 2, 2);
+    const char *a = argv[optind], *b = argv[optind + 1];
+    json_t *array = cli->json ? json_array() : NULL;
+
+    int r = cli_gateway(cli);
+    if (r == 0)
+        r = diff_in_space(cli, a, b, array);
+    if (r == -ENOTSUP)
+        r = diff_by_reading(cli, a, b, array);
+    if (r < 0) {
+        json_decref(array);
+        return cli_failed(cli);
+    }
+    return cli->json ? cli_print_json(cli, array) : CLI_OK;
+}

@@ -1,0 +1,292 @@
+#include "config.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "core/base/cleanup.h"
+#include "core/base/files.h"
+#include "core/base/workers.h"
+
+/* serve checks what can be checked, makes the socket, and becomes nbdkit with the cowgate plugin.
+ */
+
+struct serve {
+    const char *image, *listen, *socket, *project, *certificates, *psk, *threads;
+    bool read_only, insecure, verbose;
+    char address[256], port[8]; /* of listen */
+    char socket_path[sizeof((struct sockaddr_un *)0)->sun_path];
+};
+
+enum { LISTEN = 256, SOCKET, READ_ONLY, PROJECT, CERTIFICATES, PSK, THREADS, INSECURE, VERBOSE };
+
+static const struct option serve_options[] = {
+    { "listen", required_argument, NULL, LISTEN },
+    { "socket", required_argument, NULL, SOCKET },
+    { "read-only", no_argument, NULL, READ_ONLY },
+    { "project", required_argument, NULL, PROJECT },
+    { "tls-certificates", required_argument, NULL, CERTIFICATES },
+    { "tls-psk", required_argument, NULL, PSK },
+    { "threads", required_argument, NULL, THREADS },
+    { "insecure", no_argument, NULL, INSECURE },
+    { "verbose", no_argument, NULL, VERBOSE },
+    { 0 },
+};
+
+static int set_serve(void *opaque, int option, const char *value)
+{
+    struct serve *s = opaque;
+
+    switch (option) {
+    case LISTEN:
+        s->listen = value;
+        break;
+    case SOCKET:
+        s->socket = value;
+        break;
+    case READ_ONLY:
+        s->read_only = true;
+        break;
+    case PROJECT:
+        s->project = value;
+        break;
+    case CERTIFICATES:
+        s->certificates = value;
+        break;
+    case PSK:
+        s->psk = value;
+        break;
+    case THREADS:
+        s->threads = value;
+        if (strspn(value, "0123456789") != strlen(value) || strlen(value) > 4 || atoi(value) < 1)
+            return cli_misused("serve", "--threads %s: write a number from 1 to 9999", value);
+        break;
+    case INSECURE:
+        s->insecure = true;
+        break;
+    default:
+        s->verbose = true;
+    }
+    return 0;
+}
+
+static bool is_loopback(const char *address)
+{
+    struct in_addr a4;
+    struct in6_addr a6;
+
+    if (strcmp(address, "localhost") == 0)
+        return true;
+    if (inet_pton(AF_INET, address, &a4) == 1)
+        return ntohl(a4.s_addr) >> 24 == 127;
+    return inet_pton(AF_INET6, address, &a6) == 1 && IN6_IS_ADDR_LOOPBACK(&a6);
+}
+
+/* Splits ADDR:PORT or [ADDR]:PORT and asks for TLS where others can listen in. */
+static int parse_listen(struct serve *s, struct cg_error *err)
+{
+    const char *text = s->listen, *colon = strrchr(text, ':');
+    const char *start = text, *end = colon;
+
+    if (colon && text[0] == '[' && colon > text + 1 && colon[-1] == ']') {
+        start++;
+        end--;
+    } else if (colon && memchr(text, ':', (size_t)(colon - text))) {
+        colon = NULL; /* an IPv6 address without brackets */
+    }
+    unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
+    if (!colon || start == end || (size_t)(end - start) >= sizeof s->address || port < 1 ||
+        port > 65535 || colon[1 + strspn(colon + 1, "0123456789")])
+        return cg_error_say(err, EINVAL, "--listen %s: write ADDR:PORT, as in 127.0.0.1:10809",
+                            text);
+    snprintf(s->address, sizeof s->address, "%.*s", (int)(end - start), start);
+    snprintf(s->port, sizeof s->port, "%lu", port);
+    if (!is_loopback(s->address) && !s->certificates && !s->psk && !s->insecure)
+        return cg_error_say(err, EPERM,
+                            "%s can be reached from outside: give --tls-certificates DIR or "
+                            "--tls-psk FILE (or --insecure, if the network is yours alone)",
+                            s->address);
+    return 0;
+}
+
+/* Removes a socket that nobody listens on any more. */
+static int remove_stale(const struct sockaddr_un *addr, struct cg_error *err)
+{
+    struct stat st;
+
+    if (lstat(addr->sun_path, &st) < 0)
+        return errno == ENOENT ? 0 : cg_error_set(err, errno, "stat %s", addr->sun_path);
+    if (!S_ISSOCK(st.st_mode))
+        return cg_error_say(err, EEXIST, "%s exists and is no socket", addr->sun_path);
+    CG_CLEANUP(cg_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return cg_error_set(err, errno, "make a socket");
+    if (connect(fd, (const struct sockaddr *)addr, sizeof *addr) == 0)
+        return cg_error_say(err, EADDRINUSE, "somebody serves on %s already; use --socket",
+                            addr->sun_path);
+    if (errno != ECONNREFUSED)
+        return cg_error_set(err, errno, "connect to %s", addr->sun_path);
+    if (unlink(addr->sun_path) < 0 && errno != ENOENT)
+        return cg_error_set(err, errno, "remove the stale socket %s", addr->sun_path);
+    return 0;
+}
+
+/* A listening unix socket that only its owner can connect to, as descriptor 3, which is where
+ * socket activation wants it. */
+static int make_socket(struct serve *s, struct cg_error *err)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    char run[PATH_MAX], path[PATH_MAX + 16];
+
+    if (s->socket) {
+        snprintf(path, sizeof path, "%s", s->socket);
+    } else {
+        int r = cg_run_dir(run, sizeof run, err);
+        if (r < 0)
+            return r;
+        snprintf(path, sizeof path, "%s/nbd.sock", run);
+    }
+    if (strlen(path) >= sizeof addr.sun_path)
+        return cg_error_say(err, ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", path,
+                            sizeof addr.sun_path - 1);
+    strcpy(addr.sun_path, path);
+    strcpy(s->socket_path, path);
+    int r = remove_stale(&addr, err);
+    if (r < 0)
+        return r;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return cg_error_set(err, errno, "make a socket");
+    mode_t mask = umask(0177);
+    r = bind(fd, (struct sockaddr *)&addr, sizeof addr) < 0 ? -errno : 0;
+    umask(mask);
+    if (r == 0 && listen(fd, SOMAXCONN) < 0)
+        r = -errno;
+    if (r == 0 && fd != 3 && dup3(fd, 3, 0) < 0)
+        r = -errno;
+    if (r == 0 && fd == 3 && fcntl(3, F_SETFD, 0) < 0)
+        r = -errno;
+    if (fd != 3)
+        close(fd);
+    return r < 0 ? cg_error_set(err, -r, "listen on %s", path) : 0;
+}
+
+/* What can be wrong before anybody connects: the root, the project, the image. */
+static int check(struct cli *cli, const struct serve *s, char *root, size_t size)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    const struct cg_gateway_options options = { .root = cli->root, .project = s->project };
+    struct cg_name name;
+
+    int r = cg_gateway_new(&options, &cli->gateway, &cli->err);
+    if (r == 0 && s->image)
+        r = cg_name_parse(s->image, &name, &cli->err);
+    if (r == 0 && s->image)
+        r = cg_gateway_open(cli->gateway, &name, CG_OPEN_READ, &image, &cli->err);
+    if (r == 0)
+        snprintf(root, size, "root=%s", cg_gateway_root(cli->gateway));
+    return r;
+}
+
+/* The threads of a connection: enough to keep the processors and a disk busy, and no more, for then
+ * they only wait for each other. */
+static void default_threads(char ret[static 8])
+{
+    unsigned n = 2 * cg_processors();
+
+    snprintf(ret, 8, "%u", n > 16 ? 16 : n);
+}
+
+static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
+{
+    const char *plugin = getenv("COWGATE_PLUGIN"), *nbdkit = getenv("COWGATE_NBDKIT");
+    char threads[8], project[CG_PART_MAX + 16], export[CG_NAME_MAX + 16];
+    char certificates[PATH_MAX + 32], psk[PATH_MAX + 32], pid[16];
+    char *args[32];
+    size_t n = 0;
+
+    default_threads(threads);
+    args[n++] = "nbdkit";
+    args[n++] = "--foreground";
+    args[n++] = "--threads";
+    args[n++] = s->threads ? (char *)s->threads : threads;
+    if (s->verbose)
+        args[n++] = "--verbose";
+    if (s->listen) {
+        args[n++] = "--ipaddr";
+        args[n++] = s->address;
+        args[n++] = "--port";
+        args[n++] = s->port;
+    }
+    args[n++] = s->certificates || s->psk ? "--tls=require" : "--tls=off";
+    if (s->certificates) {
+        snprintf(certificates, sizeof certificates, "--tls-certificates=%s", s->certificates);
+        args[n++] = certificates;
+    }
+    if (s->psk) {
+        snprintf(psk, sizeof psk, "--tls-psk=%s", s->psk);
+        args[n++] = psk;
+    }
+    args[n++] = plugin && *plugin ? (char *)plugin : NBDKIT_PLUGINDIR "/nbdkit-cowgate-plugin.so";
+    args[n++] = root;
+    if (s->project) {
+        snprintf(project, sizeof project, "project=%s", s->project);
+        args[n++] = project;
+    }
+    if (s->image) {
+        snprintf(export, sizeof export, "export=%s", s->image);
+        args[n++] = export;
+    }
+    if (s->read_only)
+        args[n++] = "readonly=true";
+    args[n] = NULL;
+    if (!s->listen) {
+        snprintf(pid, sizeof pid, "%ld", (long)getpid());
+        setenv("LISTEN_PID", pid, 1);
+        setenv("LISTEN_FDS", "1", 1);
+    }
+    nbdkit = nbdkit && *nbdkit ? nbdkit : "nbdkit";
+    execvp(nbdkit, args);
+    int r = cg_error_set(&cli->err, errno, "start %s", nbdkit);
+    if (!s->listen)
+        unlink(s->socket_path);
+    return r;
+}
+
+int cli_serve(struct cli *cli, int argc, char **argv)
+{
+    struct serve s = { 0 };
+    char root[PATH_MAX + 8];
+
+    CLI_ARGS(serve_options, set_serve, &s, 0, 1);
+    s.image = optind < argc ? argv[optind] : NULL;
+    if (s.listen && s.socket)
+        return cli_misused("serve", "--listen and --socket exclude each other");
+    if (s.certificates && s.psk)
+        return cli_misused("serve", "--tls-certificates and --tls-psk exclude each other");
+    int r = s.listen ? parse_listen(&s, &cli->err) : 0;
+    if (r == 0)
+        r = check(cli, &s, root, sizeof root);
+    if (r == 0 && !s.listen)
+        r = make_socket(&s, &cli->err);
+    if (r < 0)
+        return cli_failed(cli);
+    cg_gateway_free(cli->gateway);
+    cli->gateway = NULL;
+    if (!cli->quiet && s.listen)
+        fprintf(stderr, "serving on %s://%s/\n", s.certificates || s.psk ? "nbds" : "nbd",
+                s.listen);
+    else if (!cli->quiet)
+        fprintf(stderr, "serving on nbd+unix:///?socket=%s\n", s.socket_path);
+    become_nbdkit(cli, &s, root);
+    return cli_failed(cli);
+}

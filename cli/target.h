@@ -1,0 +1,31 @@
+/* Where commands write images to: a file or device under its final name only when it's whole, a new
+ * volume likewise, or something that is there. */
+#ifndef CG_CLI_TARGET_H
+#define CG_CLI_TARGET_H
+
+#include "cli/cli.h"
+
+struct cli_target {
+    struct cg_image *image;
+    bool fresh;             /* reads as zeros */
+    struct cg_space *space; /* of a new volume: publish name.draft; else NULL */
+    struct cg_name name;
+    char *partial, *path; /* of a new file: rename partial to path; else NULL */
+};
+
+/* A new volume of this size under a draft's name.  -EEXIST if the name is taken.  reuse: a draft
+ * that an interrupted run left is gone on with, else it's thrown away. */
+int cli_target_new_volume(struct cli *cli, const char *text, uint64_t size, uint64_t original_size,
+                          bool reuse, struct cli_target *ret);
+
+/* A new file of this size under the name PATH.cowgate-partial, gone on with if it's there. */
+int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, struct cli_target *ret);
+
+/* What is there: a volume (its lock is taken), a file, a device, an NBD export. */
+int cli_target_existing(struct cli *cli, const char *text, struct cli_target *ret);
+
+/* Closes the target and, if result is 0, gives it its final name; if not, takes what is half-done
+ * away unless keep.  Returns result, or the failure of doing so. */
+int cli_target_finish(struct cli *cli, struct cli_target *target, int result, bool keep);
+
+#endif

@@ -1,0 +1,179 @@
+#include "config.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "core/base/cleanup.h"
+#include "core/base/size.h"
+
+int cli_init(struct cli *cli, int argc, char **argv)
+{
+    static const struct option options[] = { { "repository", required_argument, NULL, 'R' },
+                                             { 0 } };
+    const char *repository = NULL;
+    char absolute[PATH_MAX];
+
+    CLI_ARGS(options, cli_keep_value, &repository, 0, 0);
+    if (repository && repository[0] != '/' && !strstr(repository, "://")) {
+        CG_CLEANUP(cg_free) char *cwd = realpath(".", NULL);
+        if (!cwd || (size_t)snprintf(absolute, sizeof absolute, "%s/%s", cwd, repository) >=
+                        sizeof absolute) {
+            cg_error_set(&cli->err, cwd ? ENAMETOOLONG : errno, "repository %s", repository);
+            return cli_failed(cli);
+        }
+        repository = absolute;
+    }
+    if (cg_gateway_init(cli->root, repository, &cli->err) < 0)
+        return cli_failed(cli);
+    return CLI_OK;
+}
+
+int cli_create(struct cli *cli, int argc, char **argv)
+{
+    static const struct option options[] = { { "size", required_argument, NULL, 's' }, { 0 } };
+    const char *size_text = NULL;
+    struct cg_space *space;
+    struct cg_name name;
+    uint64_t size;
+
+    CLI_ARGS(options, cli_keep_value, &size_text, 1, 1);
+    if (!size_text)
+        return cli_misused("create", "create needs --size");
+    if (cg_size_parse_image(size_text, &size, &cli->err) < 0 ||
+        cli_whole_name(cli, argv[optind], &name, &space) < 0 ||
+        cg_space_create(space, &name, size, size, &cli->err) < 0)
+        return cli_failed(cli);
+    return CLI_OK;
+}
+
+int cli_clone(struct cli *cli, int argc, char **argv)
+{
+    struct cg_space *space;
+    struct cg_name name;
+
+    CLI_ARGS(NULL, NULL, NULL, 2, 2);
+    const char *parent = argv[optind];
+    CG_CLEANUP(cg_free) char *full = NULL;
+    if (strcmp(parent, "-") == 0)
+        return cli_misused("clone", "standard input can't be cloned; import it");
+    if (cg_arg_kind(parent) == CG_ARG_PATH) {
+        full = realpath(parent, NULL);
+        if (!full) {
+            cg_error_set(&cli->err, errno, "open %s", parent);
+            return cli_failed(cli);
+        }
+        parent = full;
+    }
+    if (cli_whole_name(cli, argv[optind + 1], &name, &space) < 0 ||
+        cg_space_clone(space, parent, &name, &cli->err) < 0)
+        return cli_failed(cli);
+    return CLI_OK;
+}
+
+int cli_snapshot(struct cli *cli, int argc, char **argv)
+{
+    CLI_ARGS(NULL, NULL, NULL, 1, -1);
+    size_t count = (size_t)(argc - optind);
+    CG_CLEANUP(cg_free) struct cg_name *names = calloc(count, sizeof *names);
+    struct cg_space *space = NULL, *first = NULL;
+
+    if (!names) {
+        cg_error_set(&cli->err, ENOMEM, "snapshot");
+        return cli_failed(cli);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const char *text = argv[optind + (int)i];
+        if (cli_whole_name(cli, text, &names[i], &space) < 0)
+            return cli_failed(cli);
+        if (!names[i].snapshot[0])
+            return cli_misused("snapshot", "%s names no snapshot: write %s@NAME", text, text);
+        if (first && space != first)
+            return cli_misused("snapshot", "the volumes are in different spaces");
+        first = space;
+    }
+    if (cg_space_snapshot(space, names, count, &cli->err) < 0)
+        return cli_failed(cli);
+    return CLI_OK;
+}
+
+int cli_rollback(struct cli *cli, int argc, char **argv)
+{
+    struct cg_space *space;
+    struct cg_name name;
+
+    CLI_ARGS(NULL, NULL, NULL, 1, 1);
+    if (cli_whole_name(cli, argv[optind], &name, &space) < 0)
+        return cli_failed(cli);
+    if (!name.snapshot[0])
+        return cli_misused("rollback", "%s names no snapshot", argv[optind]);
+    if (cg_space_rollback(space, &name, &cli->err) < 0)
+        return cli_failed(cli);
+    return CLI_OK;
+}
+
+int cli_resize(struct cli *cli, int argc, char **argv)
+{
+    struct cg_space *space;
+    struct cg_name name;
+    uint64_t size;
+
+    CLI_ARGS(NULL, NULL, NULL, 2, 2);
+    if (cg_size_parse_image(argv[optind + 1], &size, &cli->err) < 0 ||
+        cli_whole_name(cli, argv[optind], &name, &space) < 0 ||
+        cg_space_resize(space, &name, size, &cli->err) < 0)
+        return cli_failed(cli);
+    return CLI_OK;
+}
+
+int cli_rename(struct cli *cli, int argc, char **argv)
+{
+    struct cg_space *space, *to_space;
+    struct cg_name from, to;
+
+    CLI_ARGS(NULL, NULL, NULL, 2, 2);
+    if (cli_whole_name(cli, argv[optind], &from, &space) < 0 ||
+        cli_whole_name(cli, argv[optind + 1], &to, &to_space) < 0)
+        return cli_failed(cli);
+    if (space != to_space)
+        return cli_misused("rename", "%s and %s are in different spaces", argv[optind],
+                           argv[optind + 1]);
+    if (cg_space_rename(space, &from, &to, &cli->err) < 0)
+        return cli_failed(cli);
+    return CLI_OK;
+}
+
+int cli_delete(struct cli *cli, int argc, char **argv)
+{
+    static const struct option options[] = { { "snapshots", no_argument, NULL, 'S' }, { 0 } };
+    struct cg_space *space;
+    struct cg_name name;
+    bool snapshots = false;
+
+    CLI_ARGS(options, cli_set_flag, &snapshots, 1, 1);
+    if (cli_whole_name(cli, argv[optind], &name, &space) < 0)
+        return cli_failed(cli);
+    int r = cg_space_remove(space, &name, snapshots ? CG_REMOVE_SNAPSHOTS : 0, &cli->err);
+    if (r == -ENOTEMPTY)
+        r = cg_error_say(&cli->err, ENOTEMPTY,
+                         "%s has snapshots: delete them first, or all at once with --snapshots",
+                         argv[optind]);
+    return r < 0 ? cli_failed(cli) : CLI_OK;
+}
+
+int cli_flatten(struct cli *cli, int argc, char **argv)
+{
+    struct cg_space *space;
+    struct cg_name name;
+
+    CLI_ARGS(NULL, NULL, NULL, 1, 1);
+    if (cli_whole_name(cli, argv[optind], &name, &space) < 0)
+        return cli_failed(cli);
+    const struct cg_progress *p = cli_progress_begin(cli, "flatten");
+    if (cg_space_flatten(space, &name, p->report, p->opaque, &cli->err) < 0)
+        return cli_failed(cli);
+    return CLI_OK;
+}

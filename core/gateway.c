@@ -1,0 +1,306 @@
+#include "config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/backups/backups.h"
+#include "core/base/cleanup.h"
+#include "core/gateway.h"
+#include "core/image/file.h"
+#include "core/image/nbd.h"
+#include "core/image/window.h"
+#include "core/root.h"
+#include "core/volumes/volumes.h"
+
+/* Thread model: everything is set when the gateway is made, except what lock guards. */
+struct cg_gateway {
+    struct cg_root root;
+    char *project; /* NULL: all */
+    bool read_only;
+    struct cg_space *volumes;
+    pthread_mutex_t lock;
+    struct cg_repository *repository; /* guarded by lock; NULL until it's needed */
+    struct cg_space *backups;         /* guarded by lock; NULL until it's needed */
+};
+
+int cg_gateway_init(const char *root, const char *repository, struct cg_error *err)
+{
+    return cg_root_init(root, repository, err);
+}
+
+const char *cg_gateway_root(struct cg_gateway *g)
+{
+    return g->root.path;
+}
+
+const char *cg_gateway_project(struct cg_gateway *g)
+{
+    return g->project;
+}
+
+/* Opens the repository and its space; lock is held. */
+static int open_repository_locked(struct cg_gateway *g, struct cg_error *err)
+{
+    if (g->backups)
+        return 0;
+    struct cg_repository *repository;
+    int r = cg_repository_open(g->root.repository, 0, &repository, err);
+    if (r < 0)
+        return r;
+    r = cg_backups_space(repository, &g->backups, err);
+    if (r < 0) {
+        cg_repository_close(repository);
+        return r;
+    }
+    g->repository = repository;
+    return 0;
+}
+
+int cg_gateway_repository(struct cg_gateway *g, struct cg_repository **ret_repository,
+                          struct cg_error *err)
+{
+    CG_LOCK(&g->lock);
+    int r = open_repository_locked(g, err);
+    if (r == 0)
+        *ret_repository = g->repository;
+    return r;
+}
+
+/* The space of a name, whatever the project. */
+static int any_space(struct cg_gateway *g, const struct cg_name *name, struct cg_space **ret,
+                     struct cg_error *err)
+{
+    if (name->space == CG_NAME_VOLUMES) {
+        *ret = g->volumes;
+        return 0;
+    }
+    if (name->space == CG_NAME_BACKUPS) {
+        CG_LOCK(&g->lock);
+        int r = open_repository_locked(g, err);
+        if (r == 0)
+            *ret = g->backups;
+        return r;
+    }
+    return cg_error_say(err, ENOENT, "%s/: there is no such space in this root",
+                        cg_name_space_text(name->space));
+}
+
+int cg_gateway_space(struct cg_gateway *g, const struct cg_name *name, struct cg_space **ret_space,
+                     struct cg_error *err)
+{
+    if (g->project && name->parts > 0 && strcmp(name->part[0], g->project)) {
+        char text[CG_NAME_MAX];
+        return cg_error_say(err, ENOENT, "%s: only project %s is served here",
+                            cg_name_text(name, false, text), g->project);
+    }
+    return any_space(g, name, ret_space, err);
+}
+
+/* Opens name in its space and lays a window over it if a partition is meant. */
+static int open_in_space(struct cg_space *space, const struct cg_name *name, unsigned flags,
+                         struct cg_image **ret_image, struct cg_error *err)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    int r = cg_space_open(space, name, flags, &image, err);
+
+    if (r < 0)
+        return r;
+    if (name->partition) {
+        r = cg_window_open_partition(image, name->partition, ret_image, err);
+        char text[CG_NAME_MAX];
+        return r < 0 ? cg_error_prefix(err, r, "%s", cg_name_text(name, false, text)) : 0;
+    }
+    *ret_image = image;
+    image = NULL;
+    return 0;
+}
+
+int cg_gateway_open(struct cg_gateway *g, const struct cg_name *name, unsigned flags,
+                    struct cg_image **ret_image, struct cg_error *err)
+{
+    struct cg_space *space;
+    int r = cg_gateway_space(g, name, &space, err);
+
+    if (r < 0)
+        return r;
+    if (g->read_only)
+        flags = CG_OPEN_READ;
+    return open_in_space(space, name, flags, ret_image, err);
+}
+
+int cg_gateway_open_any(struct cg_gateway *g, const char *text, unsigned flags,
+                        struct cg_image **ret_image, struct cg_error *err)
+{
+    struct cg_name name;
+    bool write = !g->read_only && (flags & CG_OPEN_WRITE);
+
+    switch (cg_arg_kind(text)) {
+    case CG_ARG_PATH:
+        return cg_file_open(text, write, ret_image, NULL, err);
+    case CG_ARG_URI:
+        return cg_nbd_open(text, write, ret_image, err);
+    case CG_ARG_NAME:
+        break;
+    }
+    int r = cg_name_parse(text, &name, err);
+    return r < 0 ? r : cg_gateway_open(g, &name, flags, ret_image, err);
+}
+
+/* What identifies an image's content, in one line. */
+static int identity_of(struct cg_space *space, const struct cg_name *name,
+                       char ret[static CG_NAME_MAX], struct cg_error *err)
+{
+    struct cg_identity id;
+    int r = cg_space_identify(space, name, &id, err);
+
+    if (r == 0)
+        snprintf(ret, CG_NAME_MAX, "%s %s", id.image, id.snapshot);
+    return r;
+}
+
+static int parent_resolve(void *opaque, const char *text, char ret_ref[static CG_NAME_MAX],
+                          char ret_identity[static CG_NAME_MAX], struct cg_error *err)
+{
+    struct cg_gateway *g = opaque;
+    struct cg_space *space;
+    struct cg_name name;
+
+    if (strlen(text) >= CG_NAME_MAX)
+        return cg_error_set(err, ENAMETOOLONG, "%.100s…", text);
+    ret_identity[0] = '\0';
+    if (cg_arg_kind(text) == CG_ARG_PATH) {
+        CG_CLEANUP(cg_free) char *full = realpath(text, NULL);
+        if (!full)
+            return cg_error_set(err, errno, "open %s", text);
+        if (strlen(full) >= CG_NAME_MAX)
+            return cg_error_set(err, ENAMETOOLONG, "%.100s…", full);
+        strcpy(ret_ref, full);
+        return cg_file_identity(full, ret_identity, err);
+    }
+    if (cg_arg_kind(text) == CG_ARG_URI) {
+        strcpy(ret_ref, text);
+        return 0;
+    }
+    int r = cg_name_parse(text, &name, err);
+    if (r == 0)
+        r = cg_gateway_space(g, &name, &space, err);
+    if (r == 0)
+        r = cg_space_resolve(space, &name, err);
+    if (r < 0)
+        return r;
+    cg_name_text(&name, false, ret_ref);
+    return identity_of(space, &name, ret_identity, err);
+}
+
+static int parent_open(void *opaque, const char *ref, const char *identity,
+                       struct cg_image **ret_image, struct cg_error *err)
+{
+    struct cg_gateway *g = opaque;
+    struct cg_space *space;
+    struct cg_name name;
+    char now[CG_NAME_MAX];
+    int r = 0;
+
+    if (cg_arg_kind(ref) == CG_ARG_URI)
+        return cg_nbd_open(ref, false, ret_image, err);
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    if (cg_arg_kind(ref) == CG_ARG_PATH) {
+        r = cg_file_open(ref, false, &image, NULL, err);
+        if (r == 0 && identity[0])
+            r = cg_file_identity(ref, now, err);
+    } else {
+        r = cg_name_parse(ref, &name, err);
+        if (r == 0)
+            r = any_space(g, &name, &space, err);
+        if (r == 0)
+            r = open_in_space(space, &name, CG_OPEN_READ, &image, err);
+        if (r == 0 && identity[0])
+            r = identity_of(space, &name, now, err);
+    }
+    if (r == 0 && identity[0] && strcmp(identity, now))
+        r = cg_error_say(err, ESTALE, "%s has changed since a volume was cloned from it", ref);
+    if (r < 0)
+        return r;
+    *ret_image = image;
+    image = NULL;
+    return 0;
+}
+
+/* Holds or releases what a volume stands on; files and exports can't be held. */
+static int parent_keep(struct cg_gateway *g, const char *ref, const char *uuid, bool hold,
+                       struct cg_error *err)
+{
+    struct cg_space *space;
+    struct cg_name name;
+
+    if (cg_arg_kind(ref) != CG_ARG_NAME)
+        return 0;
+    int r = cg_name_parse(ref, &name, err);
+    if (r == 0)
+        r = any_space(g, &name, &space, err);
+    if (r < 0)
+        return r;
+    return hold ? cg_space_hold(space, &name, uuid, err)
+                : cg_space_release(space, &name, uuid, err);
+}
+
+static int parent_hold(void *opaque, const char *ref, const char *uuid, struct cg_error *err)
+{
+    return parent_keep(opaque, ref, uuid, true, err);
+}
+
+static int parent_release(void *opaque, const char *ref, const char *uuid, struct cg_error *err)
+{
+    return parent_keep(opaque, ref, uuid, false, err);
+}
+
+int cg_gateway_new(const struct cg_gateway_options *options, struct cg_gateway **ret_gateway,
+                   struct cg_error *err)
+{
+    if (options->project && !cg_name_part_valid(options->project))
+        return cg_error_say(err, EINVAL, "'%s' is not the name of a project", options->project);
+    struct cg_gateway *g = calloc(1, sizeof *g);
+    if (!g)
+        return cg_error_set(err, ENOMEM, "open the root");
+    pthread_mutex_init(&g->lock, NULL);
+    g->read_only = options->read_only;
+    int r = cg_root_load(options->root, &g->root, err);
+    if (r < 0)
+        goto fail;
+    if (options->project && !(g->project = strdup(options->project))) {
+        r = cg_error_set(err, ENOMEM, "open the root");
+        goto fail;
+    }
+    const struct cg_parents parents = {
+        .opaque = g,
+        .resolve = parent_resolve,
+        .open = parent_open,
+        .hold = parent_hold,
+        .release = parent_release,
+    };
+    r = cg_volumes_open(g->root.pool, &parents, &g->volumes, err);
+    if (r < 0)
+        goto fail;
+    *ret_gateway = g;
+    return 0;
+
+fail:
+    cg_gateway_free(g);
+    return r;
+}
+
+void cg_gateway_free(struct cg_gateway *g)
+{
+    if (!g)
+        return;
+    cg_space_free(g->volumes);
+    cg_space_free(g->backups);
+    cg_repository_close(g->repository);
+    pthread_mutex_destroy(&g->lock);
+    cg_root_clear(&g->root);
+    free(g->project);
+    free(g);
+}

@@ -1,0 +1,132 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/cleanup.h"
+#include "core/gateway.h"
+
+/* Lets only one project through. */
+struct only {
+    const char *project;
+    cg_entry_fn *fn;
+    void *opaque;
+};
+
+static int only_project(void *opaque, const struct cg_entry *entry, struct cg_error *err)
+{
+    struct only *o = opaque;
+
+    return strcmp(entry->name, o->project) ? 0 : o->fn(o->opaque, entry, err);
+}
+
+int cg_gateway_list(struct cg_gateway *g, const struct cg_name *prefix, cg_entry_fn *fn,
+                    void *opaque, struct cg_error *err)
+{
+    struct cg_space *space;
+
+    if (prefix->space == CG_NAME_ROOT) {
+        for (unsigned i = CG_NAME_VOLUMES; i <= CG_NAME_BACKUPS; i++) {
+            struct cg_entry e = { .name = cg_name_space_text((enum cg_name_space)i),
+                                  .directory = true };
+            int r = fn(opaque, &e, err);
+            if (r != 0)
+                return r;
+        }
+        return 0;
+    }
+    int r = cg_gateway_space(g, prefix, &space, err);
+    if (r < 0)
+        return r;
+    const char *project = cg_gateway_project(g);
+    struct only only = { project, fn, opaque };
+    if (project && prefix->parts == 0)
+        return cg_space_list(space, prefix, only_project, &only, err);
+    return cg_space_list(space, prefix, fn, opaque, err);
+}
+
+/* The entries of one level, kept so that nothing is locked while we go deeper. */
+struct level {
+    struct cg_entry *v; /* names and descriptions are owned */
+    size_t count, allocated;
+};
+
+static void clear_level(struct level *l)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        free((char *)l->v[i].name);
+        free((char *)l->v[i].description);
+    }
+    free(l->v);
+}
+
+static int keep_entry(void *opaque, const struct cg_entry *entry, struct cg_error *err)
+{
+    struct level *l = opaque;
+
+    if (l->count == l->allocated) {
+        size_t n = l->allocated ? 2 * l->allocated : 64;
+        struct cg_entry *v = realloc(l->v, n * sizeof *v);
+        if (!v)
+            return cg_error_set(err, ENOMEM, "list");
+        l->v = v;
+        l->allocated = n;
+    }
+    struct cg_entry *e = &l->v[l->count];
+    *e = *entry;
+    e->name = strdup(entry->name);
+    e->description = entry->description ? strdup(entry->description) : NULL;
+    l->count++;
+    if (!e->name || (entry->description && !e->description))
+        return cg_error_set(err, ENOMEM, "list");
+    return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct cg_entry *)a)->name, ((const struct cg_entry *)b)->name);
+}
+
+/* Lists what is below the text of a prefix, depth first.  only: the last component of what was
+ * asked for, when that is an image and not a directory; NULL for all. */
+static int list_below(struct cg_gateway *g, const char *text, const char *only, cg_entry_fn *fn,
+                      void *opaque, struct cg_error *err)
+{
+    CG_CLEANUP(clear_level) struct level l = { 0 };
+    struct cg_name prefix;
+
+    int r = cg_name_parse_prefix(text, &prefix, err);
+    if (r == 0)
+        r = cg_gateway_list(g, &prefix, keep_entry, &l, err);
+    if (r != 0)
+        return r;
+    qsort(l.v, l.count, sizeof *l.v, by_name);
+    size_t n = only ? strlen(only) : 0;
+    for (size_t i = 0; r == 0 && i < l.count; i++) {
+        struct cg_entry e = l.v[i];
+        if (only && (strncmp(e.name, only, n) || (e.name[n] != '\0' && e.name[n] != '@')))
+            continue;
+        char name[2 * CG_NAME_MAX];
+        snprintf(name, sizeof name, "%s%s%s", text, text[0] ? "/" : "", e.name);
+        e.name = name;
+        r = e.directory ? list_below(g, name, NULL, fn, opaque, err) : fn(opaque, &e, err);
+    }
+    return r;
+}
+
+int cg_gateway_list_all(struct cg_gateway *g, const struct cg_name *prefix, cg_entry_fn *fn,
+                        void *opaque, struct cg_error *err)
+{
+    char text[CG_NAME_MAX];
+    bool image = (prefix->space == CG_NAME_VOLUMES && prefix->parts == 2) ||
+                 (prefix->space == CG_NAME_BACKUPS && prefix->parts == 3);
+
+    cg_name_text(prefix, true, text);
+    if (!image)
+        return list_below(g, text, NULL, fn, opaque, err);
+    char *slash = strrchr(text, '/');
+    *slash = '\0';
+    return list_below(g, text, slash + 1, fn, opaque, err);
+}

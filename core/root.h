@@ -1,0 +1,22 @@
+/* A root: the directory that holds a pool, names a repository, and has the configuration
+ * (cowgate.json). */
+#ifndef CG_ROOT_H
+#define CG_ROOT_H
+
+#include "core/base/error.h"
+
+struct cg_root {
+    char *path;       /* absolute */
+    char *pool;       /* absolute */
+    char *repository; /* absolute */
+};
+
+/* See cg_gateway_init. */
+int cg_root_init(const char *path, const char *repository, struct cg_error *err);
+
+/* Reads the configuration of the root at path (NULL: the default place).  -ENOENT: none there.
+ * cg_root_clear frees what ret holds. */
+int cg_root_load(const char *path, struct cg_root *ret, struct cg_error *err);
+void cg_root_clear(struct cg_root *root);
+
+#endif
