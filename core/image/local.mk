@@ -1,4 +1,7 @@
 core_libcowgate_la_SOURCES += \
 	core/image/extents.c \
+	core/image/file.c core/image/file.h \
 	core/image/image.c core/image/image.h \
-	core/image/file.h core/image/nbd.h core/image/window.h
+	core/image/nbd.h \
+	core/image/partition.c \
+	core/image/window.c core/image/window.h
