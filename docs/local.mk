@@ -1,0 +1,12 @@
+# Man pages are written in POD beside what they document.
+EXTRA_DIST += docs/cowgate.pod
+
+if HAVE_POD2MAN
+man_MANS += docs/cowgate.1
+endif
+CLEANFILES += docs/cowgate.1
+
+SUFFIXES = .pod .1
+.pod.1:
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(POD2MAN) --section=1 --center=cowgate \
+	    --release='cowgate $(PACKAGE_VERSION)' --name="$$(basename $@ .1 | tr a-z A-Z)" $< $@

@@ -1,0 +1,100 @@
+# Bad input: each with its own clear message, the right exit status, and nothing changed.
+. "$abs_srcdir/tests/functions.sh"
+
+# A missing root, one that isn't a root, one that can't be read.
+must_fail 1 'no root at .*: make one with' cowgate list
+mkdir empty
+must_fail 1 'is not a root \(no cowgate.json\)' cowgate --root empty list
+cowgate init
+must_fail 1 'is a root already' cowgate init
+mkdir full && touch full/file
+must_fail 1 'is neither a root nor empty \(it has file\)' cowgate --root full init
+cp cowgate.json . 2>/dev/null || cp root/cowgate.json .
+echo '{"format": 2, "repository": "repo"}' >root/cowgate.json
+must_fail 1 'has format 2, this cowgate knows up to 1' cowgate list
+echo '{"format": 1,' >root/cowgate.json
+must_fail 1 'cowgate.json: line' cowgate list
+cp cowgate.json root/
+if command -v setpriv >/dev/null; then
+    chmod 755 "$tmp"
+    chmod 700 root
+    must_fail 1 'root.*: Permission denied' env -u COWGATE_RUN setpriv --reuid 65534 --clear-groups \
+        "$(command -v cowgate)" --root "$tmp/root" list
+fi
+
+# A repository of a newer format.
+repo=$tmp/root/repo
+sed -i 's/"format": *1/"format": 2/' "$repo/repository.json"
+must_fail 1 'format 2' cowgate list backups
+must_fail 1 'format 2' cowgate --root "$tmp/other" init --repository "$repo"
+[ ! -e "$tmp/other" ] || fail "a failed init left something"
+sed -i 's/"format": *2/"format": 1/' "$repo/repository.json"
+must_fail 1 's3://bucket: write an absolute path' cowgate --root other init --repository s3://bucket
+
+# Names.
+cowgate create volumes/acme/web --size 1M
+before=$(cowgate --json list)
+a129=$(printf 'a%.0s' $(seq 129))
+must_fail 1 'an empty name' cowgate info ''
+must_fail 1 'more than 128 characters' cowgate create "volumes/acme/$a129" --size 1M
+must_fail 1 'begins with no space' cowgate info a/b/c/d/e
+must_fail 1 'for a file write ./disk.raw' cowgate import disk.raw volumes/acme/new
+must_fail 1 'too many parts' cowgate create volumes/acme/web/x --size 1M
+must_fail 1 "doesn't begin with a letter or digit" cowgate create volumes/../web --size 1M
+must_fail 1 'is not a name' cowgate create 'volumes/acme/we b' --size 1M
+must_fail 1 'No such file or directory' cowgate import ../ghost volumes/acme/new
+must_fail 1 'volumes/acme/ghost' cowgate info volumes/acme/ghost
+must_fail 1 'no such space|rbd' cowgate info rbd/pool/image
+must_fail 1 'backups/acme/web|acme' cowgate info backups/acme/web/latest
+must_fail 1 'partition' cowgate info volumes/acme/web.p1
+must_fail 1 'is a partition' cowgate delete volumes/acme/web.p1
+must_fail 1 'volumes/acme/web' cowgate info volumes/acme/web@ghost
+must_fail 1 'exists' cowgate create volumes/acme/web --size 1M
+must_fail 1 'exists' cowgate clone volumes/acme/web volumes/acme/web
+must_fail 1 'nothing of that name' cowgate list volumes/acme/ghost
+
+# Sizes.
+must_fail 1 'size 0' cowgate create volumes/acme/new --size 0
+must_fail 1 'not a multiple of 512' cowgate create volumes/acme/new --size 1000
+must_fail 1 'is not a size' cowgate create volumes/acme/new --size lots
+must_fail 1 'larger than 4 EiB' cowgate create volumes/acme/new --size 99999999T
+must_fail 1 'only grow|grows' cowgate resize volumes/acme/web 512K
+: >empty.raw
+must_fail 1 'empty.raw' cowgate import ./empty.raw volumes/acme/new
+
+# Usage: 2, and how to do it right.
+must_fail 2 'no command' cowgate
+must_fail 2 "unknown command 'frob'" cowgate frob
+must_fail 2 'unknown option --frob' cowgate --frob list
+must_fail 2 'unknown option --frob' cowgate list --frob
+must_fail 2 'needs --size' cowgate create volumes/acme/new
+must_fail 2 'needs a value' cowgate create volumes/acme/new --size
+must_fail 2 'something is missing' cowgate rename volumes/acme/web
+must_fail 2 'too many arguments' cowgate info volumes/acme/web more
+must_fail 2 'names no snapshot' cowgate snapshot volumes/acme/web
+must_fail 2 'give --size' cowgate import - volumes/acme/new
+
+# Serving.
+must_fail 1 'can be reached from outside' cowgate serve --listen 0.0.0.0:10809
+must_fail 1 'write ADDR:PORT' cowgate serve --listen 127.0.0.1
+must_fail 1 'volumes/acme/ghost' cowgate serve volumes/acme/ghost --socket s
+must_fail 1 'at most 107 bytes' cowgate serve --socket "$tmp/$a129"
+must_fail 2 'exclude each other' cowgate serve --socket s --listen 127.0.0.1:1
+touch file
+must_fail 1 'is no socket' cowgate serve --socket file
+must_fail 1 'not the name of a project' cowgate serve --project a/b --socket s
+
+# A map that is missing or damaged is never "all absent".
+cowgate create volumes/acme/map --size 1M
+map=$(ls root/pool/acme/map/*.map)
+cp "$map" saved.map
+rm "$map"
+must_fail 1 '\.map' cowgate export volumes/acme/map ./out.raw
+head -c 100 saved.map >"$map"
+must_fail 1 '\.map' cowgate export volumes/acme/map ./out.raw
+cp saved.map "$map"
+cowgate --quiet export volumes/acme/map ./out.raw
+cowgate delete volumes/acme/map
+
+[ "$(cowgate --json list)" = "$before" ] || fail "something changed: $(cowgate list)"
+[ -z "$(find root -name '*.tmp*' -o -name '.draft*' -o -name '.trash*')" ] || fail "leftovers: $(find root)"

@@ -1,0 +1,92 @@
+# The life of volumes by the command alone.
+. "$abs_srcdir/tests/functions.sh"
+
+dd if=/dev/urandom of=a.raw bs=64K count=40 status=none
+truncate -s 10M a.raw
+[ -z "$(cowgate init)" ] || fail "init says something"
+cowgate --quiet import ./a.raw volumes/acme/web
+[ -z "$(cowgate create volumes/acme/data --size 1G 2>&1)" ] || fail "create says something"
+[ -z "$(cowgate clone volumes/acme/web volumes/acme/copy 2>&1)" ] || fail "clone says something"
+[ -z "$(cowgate snapshot volumes/acme/web@s1 2>&1)" ] || fail "snapshot says something"
+
+# A SIZE that was rounded up is still known.
+head -c 1000 a.raw >odd.raw
+cowgate --quiet import ./odd.raw volumes/acme/odd
+[ "$(cowgate --json info volumes/acme/odd | jq .size)" = 1024 ] || fail "odd size"
+[ "$(cowgate --json info volumes/acme/odd | jq .original_size)" = 1000 ] || fail "original size"
+cowgate export volumes/acme/odd - | head -c 1000 | cmp - odd.raw
+
+# Standard input, with its length said.
+cowgate --quiet import - volumes/acme/pipe --size 20M <a.raw
+cowgate export volumes/acme/pipe - | cmp -n 10485760 - a.raw
+must_fail 1 'longer than --size' sh -c 'cowgate --quiet import - volumes/acme/pipe2 --size 1M <a.raw'
+
+# Export: sparse, and never over a file that's there.
+cowgate --quiet export volumes/acme/web ./b.raw
+same a.raw b.raw
+[ "$(du -k b.raw | cut -f1)" -le 2700 ] || fail "the export isn't sparse"
+must_fail 1 'use --force' cowgate export volumes/acme/web ./b.raw
+cowgate --quiet export volumes/acme/copy ./b.raw --force
+same a.raw b.raw
+must_fail 1 'write ./c.raw' cowgate export volumes/acme/web c.raw
+
+# Change the head through an export, then look at the difference, and go back.
+start_serve "$tmp/s"
+qemu-io -f raw -c 'write -P 1 1M 8K' -c 'discard 0 64K' -c flush "$(uri "$tmp/s" volumes/acme/web)" >/dev/null
+stop "$serve_pid"
+cowgate diff volumes/acme/web@s1 volumes/acme/web >diff
+grep -q '^1048576 8192 data$' diff || fail "diff: $(cat diff)"
+[ "$(awk '{ n += $2 } END { print n }' diff)" = $((8192 + 65536)) ] || fail "diff: $(cat diff)"
+# The same by comparing two things that aren't related.
+cowgate --quiet diff ./a.raw volumes/acme/web >compared
+[ "$(awk '{ n += $2 } END { print n }' compared)" = $((8192 + 65536)) ] || fail "compared: $(cat compared)"
+cowgate --quiet export volumes/acme/web@s1 ./s1.raw
+same a.raw s1.raw
+cowgate --quiet export volumes/acme/copy ./copy.raw
+same a.raw copy.raw
+cowgate rollback volumes/acme/web@s1
+cowgate --quiet export volumes/acme/web ./back.raw
+same a.raw back.raw
+
+# Resize, rename, delete.
+cowgate resize volumes/acme/web 12M
+cowgate --quiet export volumes/acme/web ./grown.raw
+truncate -s 12M a12.raw && dd if=a.raw of=a12.raw conv=notrunc bs=1M status=none
+same a12.raw grown.raw
+cowgate rename volumes/acme/copy volumes/acme/other
+must_fail 1 'exists' cowgate rename volumes/acme/other volumes/acme/web
+must_fail 1 'has snapshots' cowgate delete volumes/acme/web
+cowgate delete volumes/acme/web@s1
+cowgate delete volumes/acme/web
+cowgate --quiet export volumes/acme/other ./other.raw
+same a.raw other.raw
+
+# Listing: text and JSON.
+cowgate list volumes/acme | grep -q '^volumes/acme/other ' || fail "list"
+[ "$(cowgate --json list | jq -r '.[].name' | sort | tr '\n' ' ')" = \
+    "volumes/acme/data volumes/acme/odd volumes/acme/other volumes/acme/pipe " ] ||
+    fail "list: $(cowgate --json list)"
+cowgate --help | grep -q 'cowgate'
+cowgate --version | grep -q '^cowgate '
+cowgate create --help | grep -q -- '--size SIZE'
+
+# Clones of a file: flattened, it stands alone; a changed file is refused.
+cowgate clone ./a.raw volumes/acme/file
+cowgate clone ./a.raw volumes/acme/flat
+cowgate --quiet flatten volumes/acme/flat
+printf x | dd of=a.raw conv=notrunc bs=1 status=none
+must_fail 1 'has changed since' cowgate export volumes/acme/file ./x.raw
+[ ! -e x.raw ] && [ ! -e x.raw.cowgate-partial ] || fail "a failed export left something"
+cowgate --quiet export volumes/acme/flat ./flat.raw
+same flat.raw s1.raw
+
+# A source that shrinks while it's read: its end is cut off when the copy has only begun.
+yes cowgate | head -c 400M >shrinking.raw
+cowgate --quiet import ./shrinking.raw volumes/acme/shrunk 2>shrunk.err &
+importer=$!
+until [ -e root/pool/acme/.draft-shrunk ]; do sleep 0.001; done
+truncate -s 1M shrinking.raw
+wait $importer && fail "half of the source was missing, and import said nothing"
+grep -q shrinking.raw shrunk.err || fail "$(cat shrunk.err)"
+must_fail 1 'shrunk' cowgate info volumes/acme/shrunk
+[ ! -e root/pool/acme/.draft-shrunk ] || fail "a failed import left its draft"
