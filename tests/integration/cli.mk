@@ -1,6 +1,10 @@
 cli_tests = \
 	tests/integration/cli-bad-input.sh \
 	tests/integration/cli-full-disk.sh \
-	tests/integration/cli-main.sh
+	tests/integration/cli-main.sh \
+	tests/integration/main-clones.sh \
+	tests/integration/main-disk.sh \
+	tests/integration/main-second-root.sh \
+	tests/integration/main-two-faces.sh
 TESTS += $(cli_tests)
 EXTRA_DIST += $(cli_tests)

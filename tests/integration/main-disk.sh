@@ -1,0 +1,69 @@
+# A GPT disk with an ext4 partition of real files: imported, shown by every face, backed up, and a
+# file taken out of the backup by a loop mount and over NBD.
+. "$abs_srcdir/tests/functions.sh"
+requires test -c /dev/fuse
+requires test -b /dev/loop0 -o -c /dev/loop-control
+
+mkdir files
+tar -C /usr -c --exclude=share/fonts share/perl include 2>/dev/null | tar -x -C files
+[ "$(find files -type f | wc -l)" -gt 2000 ] || tar -C /usr/share -c doc 2>/dev/null | tar -x -C files
+[ "$(find files -type f | wc -l)" -gt 2000 ] || fail "too few files to test with"
+truncate -s 600M part.img
+mkfs.ext4 -q -F -d files part.img
+truncate -s 700M disk.raw
+echo 'start=2048, size=1228800, type=linux' | sfdisk -q --label gpt disk.raw
+dd if=part.img of=disk.raw bs=1M seek=1 conv=notrunc,sparse status=none
+
+cowgate init
+cowgate --quiet import ./disk.raw volumes/acme/web
+cowgate snapshot volumes/acme/web@s1
+point=$(cowgate --quiet backup volumes/acme/web)
+[[ $point =~ ^backups/acme/web/[0-9]{8}T[0-9]{6}Z$ ]] || fail "backup printed '$point'"
+
+# Every face gives the bytes of the original.
+start_serve "$tmp/s"
+nbdinfo --list --json "nbd+unix:///?socket=$tmp/s" | jq -r '.exports[]."export-name"' | sort >names
+printf '%s\n' backups/acme/web/latest "$point" volumes/acme/web volumes/acme/web@s1 | sort >expected
+diff expected names || fail "nbdinfo --list shows other names"
+nbdcopy "$(uri "$tmp/s" volumes/acme/web)" copy.raw
+same copy.raw disk.raw
+nbdcopy "$(uri "$tmp/s" backups/acme/web/latest)" copy2.raw
+same copy2.raw disk.raw
+cowgate --quiet export volumes/acme/web ./export.raw
+same export.raw disk.raw
+cowgate --quiet export "$point" ./export2.raw
+same export2.raw disk.raw
+mkdir mnt fs
+cowgate mount mnt
+cleanup_fn cowgate umount "$tmp/mnt"
+cp mnt/volumes/acme/web cp.raw
+same cp.raw disk.raw
+cp mnt/backups/acme/web/latest cp.raw
+same cp.raw disk.raw
+rm -f copy.raw copy2.raw export2.raw cp.raw
+
+# The holes show.
+for name in volumes/acme/web backups/acme/web/latest; do
+    qemu-img map -f raw --output=json "$(uri "$tmp/s" $name)" >map.json
+    zeros=$(jq '[.[] | select(.zero) | .length] | add' map.json)
+    real=$((700 * 1048576 - $(du -B1 disk.raw | cut -f1)))
+    [ "$zeros" -gt $((real / 2)) ] || fail "$name: only $zeros of $real bytes are zeros"
+done
+[ "$(jq '[.[].length] | add' map.json)" = $((700 * 1048576)) ] || fail "the map has gaps"
+
+# A file out of the backup, by loop mount on the FUSE file and from the partition over NBD.
+loop_mount() { mount -o ro,loop,noload "$1" fs; }
+loop_mount mnt/backups/acme/web/latest.p1
+cleanup_fn umount -l "$tmp/fs"
+(cd files && find . -type f | sort | sed -n '1~97p') >some
+while read -r file; do cmp "files/$file" "fs/$file" || fail "$file differs"; done <some
+touch fs/new 2>/dev/null && fail "the backup could be written"
+umount fs
+nbdcopy "$(uri "$tmp/s" backups/acme/web/latest.p1)" p1.raw
+[ "$(stat -c %s p1.raw)" = $((1228800 * 512)) ] || fail "wrong size of the partition"
+same p1.raw part.img
+e2fsck -fn p1.raw >/dev/null
+file=$(tail -n 1 some)
+debugfs -R "dump /$file out" p1.raw 2>/dev/null
+same out "files/$file"
+must_fail 1 'p2' cowgate info "$point.p2"
