@@ -2,6 +2,6 @@ core_libcowgate_la_SOURCES += \
 	core/image/extents.c \
 	core/image/file.c core/image/file.h \
 	core/image/image.c core/image/image.h \
-	core/image/nbd.h \
+	core/image/nbd.c core/image/nbd.h core/image/nbd_pool.c core/image/nbd_pool.h \
 	core/image/partition.c \
 	core/image/window.c core/image/window.h

@@ -1,6 +1,14 @@
-unit_tests += tests/unit/test-copy
+unit_tests += tests/unit/test-copy tests/unit/test-file tests/unit/test-nbd
 
 fake_image = tests/unit/fake-image.c tests/unit/fake-image.h
+oracle = tests/unit/oracle.c tests/unit/oracle.h
+servers = tests/unit/servers.c tests/unit/servers.h
 
 tests_unit_test_copy_SOURCES = tests/unit/test-copy.c $(fake_image)
 tests_unit_test_copy_LDADD = $(unit_ldadd)
+
+tests_unit_test_file_SOURCES = tests/unit/test-file.c $(oracle)
+tests_unit_test_file_LDADD = $(unit_ldadd)
+
+tests_unit_test_nbd_SOURCES = tests/unit/test-nbd.c $(oracle) $(servers)
+tests_unit_test_nbd_LDADD = $(unit_ldadd)
