@@ -1,0 +1,111 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuse/options.h"
+
+enum {
+    KEY_READ_ONLY,
+    KEY_FOREGROUND,
+    KEY_DEBUG,
+    KEY_HELP,
+    KEY_VERSION,
+};
+
+/* mount(8) hands on all of fstab's options: those that are meant for it, or say what holds
+ * anyway, are dropped.  What isn't here is for libfuse, which refuses what it doesn't know. */
+static const struct fuse_opt specification[] = {
+    { "project=%s", offsetof(struct cg_options, project), 0 },
+    FUSE_OPT_KEY("ro", KEY_READ_ONLY),
+    FUSE_OPT_KEY("-f", KEY_FOREGROUND),
+    FUSE_OPT_KEY("-d", KEY_DEBUG),
+    FUSE_OPT_KEY("debug", KEY_DEBUG),
+    FUSE_OPT_KEY("-h", KEY_HELP),
+    FUSE_OPT_KEY("--help", KEY_HELP),
+    FUSE_OPT_KEY("-V", KEY_VERSION),
+    FUSE_OPT_KEY("--version", KEY_VERSION),
+    FUSE_OPT_KEY("defaults", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("auto", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("noauto", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("user", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("user=", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("nouser", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("users", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("owner", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("group", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("nofail", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("_netdev", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("comment=", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("relatime", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("atime", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_KEY("diratime", FUSE_OPT_KEY_DISCARD),
+    FUSE_OPT_END,
+};
+
+struct parsing {
+    struct cg_options options; /* first: the specification's offsets are into it */
+    struct cg_error *err;
+    int failure;
+};
+
+static int take(void *data, const char *arg, int key, struct fuse_args *rest)
+{
+    struct parsing *p = data;
+    struct cg_options *o = &p->options;
+
+    (void)rest;
+    switch (key) {
+    case KEY_READ_ONLY:
+        o->read_only = true;
+        return 1;
+    case KEY_DEBUG:
+        o->foreground = true;
+        return 1;
+    case KEY_FOREGROUND:
+        o->foreground = true;
+        return 0;
+    case KEY_HELP:
+        o->help = true;
+        return 0;
+    case KEY_VERSION:
+        o->version = true;
+        return 0;
+    case FUSE_OPT_KEY_NONOPT:
+        if (!o->root)
+            o->root = arg;
+        else if (!o->dir)
+            o->dir = arg;
+        else
+            p->failure = cg_error_say(p->err, EINVAL, "one argument too many: '%s'", arg);
+        return p->failure < 0 ? -1 : 0;
+    default:
+        /* systemd's and others' own, by convention of fstab(5). */
+        return strncmp(arg, "x-", 2) == 0 || strncmp(arg, "X-", 2) == 0 ? 0 : 1;
+    }
+}
+
+int cg_options_parse(int argc, char **argv, struct cg_options *ret, struct cg_error *err)
+{
+    struct parsing p = { .err = err };
+    struct fuse_args rest = FUSE_ARGS_INIT(argc, argv);
+
+    int r = fuse_opt_parse(&rest, &p, specification, take);
+    p.options.rest = rest;
+    *ret = p.options;
+    if (p.failure < 0)
+        return p.failure;
+    if (r < 0)
+        return cg_error_say(err, EINVAL, "wrong options");
+    if (!ret->help && !ret->version && !ret->dir)
+        return cg_error_say(err, EINVAL, "ROOT and DIR are needed");
+    return 0;
+}
+
+void cg_options_clear(struct cg_options *options)
+{
+    free(options->project);
+    fuse_opt_free_args(&options->rest);
+}
