@@ -31,6 +31,7 @@ struct cg_backup_result {
     uint64_t bytes_read, chunks_read;                   /* of the source */
     uint64_t bytes_stored, chunks_stored, pages_stored; /* new in the repository, as stored */
     uint64_t chunks_known;                              /* read, but already in the repository */
+    char warning[512]; /* what went wrong after the point was there; "" for nothing */
 };
 
 /* After a failure nothing of the point is visible, and its snapshot is gone (or, after a crash,

@@ -1,0 +1,88 @@
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/backups/repository.h"
+#include "core/base/bytes.h"
+
+/* PROJECT/damaged/KIND-ID-ERA: an empty file for each object that verify found damaged. */
+
+#define PATH (CG_PART_MAX + 128)
+
+static void damaged_path(struct cg_project *p, enum cg_object_kind kind, const struct cg_ref *ref,
+                         char ret[static PATH])
+{
+    char id[2 * CG_OBJECT_ID + 1];
+
+    cg_hex(id, ref->id, sizeof ref->id);
+    snprintf(ret, PATH, "%s/damaged/%s-%s-%08x", cg_project_name(p), cg_object_kind_text(kind), id,
+             ref->era);
+}
+
+struct collect {
+    const char *kind;
+    struct cg_refs *refs;
+};
+
+static int collect(void *opaque, const char *name, struct cg_error *err)
+{
+    struct collect *c = opaque;
+    char text[2 * CG_OBJECT_ID + 1];
+    uint8_t era[4];
+    struct cg_ref ref = { .len = 1 };
+    size_t n = strlen(c->kind);
+
+    if (strncmp(name, c->kind, n) != 0 || strlen(name) != n + 1 + 2 * CG_OBJECT_ID + 1 + 8 ||
+        name[n] != '-' || name[n + 1 + 2 * CG_OBJECT_ID] != '-')
+        return 0;
+    memcpy(text, name + n + 1, 2 * CG_OBJECT_ID);
+    text[2 * CG_OBJECT_ID] = '\0';
+    if (!cg_unhex(ref.id, sizeof ref.id, text) ||
+        !cg_unhex(era, sizeof era, name + n + 2 + 2 * CG_OBJECT_ID))
+        return 0;
+    ref.era = (uint32_t)era[0] << 24 | (uint32_t)era[1] << 16 | (uint32_t)era[2] << 8 | era[3];
+    int r = cg_refs_add(c->refs, &ref, err);
+    return r < 0 ? r : 0;
+}
+
+int cg_project_damaged(struct cg_project *p, enum cg_object_kind kind, struct cg_refs **ret_refs,
+                       struct cg_error *err)
+{
+    struct cg_store *store = cg_repository_store(cg_project_repository(p));
+    struct collect c = { cg_object_kind_text(kind), cg_refs_new(true) };
+    char path[CG_PART_MAX + 16];
+
+    if (!c.refs)
+        return cg_error_set(err, ENOMEM, "list what is damaged");
+    snprintf(path, sizeof path, "%s/damaged", cg_project_name(p));
+    int r = store->ops->list(store, path, collect, &c, err);
+    if (r < 0 && r != -ENOENT) {
+        cg_refs_free(c.refs);
+        return r;
+    }
+    *ret_refs = c.refs;
+    return 0;
+}
+
+int cg_project_record(struct cg_project *p, enum cg_object_kind kind, const struct cg_ref *ref,
+                      struct cg_error *err)
+{
+    struct cg_store *store = cg_repository_store(cg_project_repository(p));
+    char path[PATH];
+
+    damaged_path(p, kind, ref, path);
+    int r = store->ops->create(store, path, "", 0, err);
+    return r == -EEXIST ? 0 : r;
+}
+
+int cg_project_strike(struct cg_project *p, enum cg_object_kind kind, const struct cg_ref *ref,
+                      struct cg_error *err)
+{
+    struct cg_store *store = cg_repository_store(cg_project_repository(p));
+    char path[PATH];
+
+    damaged_path(p, kind, ref, path);
+    return store->ops->remove(store, path, err);
+}

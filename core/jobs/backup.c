@@ -1,0 +1,346 @@
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/backups/page.h"
+#include "core/backups/session.h"
+#include "core/base/bytes.h"
+#include "core/base/cleanup.h"
+#include "core/base/workers.h"
+#include "core/jobs/backup.h"
+#include "core/jobs/backup_plan.h"
+#include "core/jobs/backup_source.h"
+#include "core/jobs/pace.h"
+
+/* Thread model: the chunks of the plan are the items of one parallel loop; each worker has its own
+ * buffer and codec.  A page's references are written by whoever has the chunk, each into its own
+ * place; who finishes a page's last chunk (left, atomic) stores the page and frees it.  So about
+ * as many pages are in memory as there are workers, whatever the size.  The counters are atomic. */
+
+/* A page of the new point with planned chunks: plan items first to end - 1. */
+struct page {
+    uint64_t number;
+    size_t first, end;
+    _Atomic size_t left;           /* of them */
+    _Atomic(struct cg_ref *) refs; /* made for the first that is done */
+};
+
+struct worker {
+    uint8_t *buf;
+    struct cg_codec *codec;
+};
+
+struct backup {
+    const struct cg_backup_options *options;
+    struct cg_session *session;
+    struct cg_image *image;
+    const struct cg_point *base; /* of an incremental; else NULL */
+    struct cg_plan plan;
+    uint64_t total; /* planned bytes */
+    size_t page_count;
+    struct page *pages;
+    uint32_t *page_of; /* plan item -> index into pages */
+    struct cg_point *point;
+    unsigned threads;
+    struct worker *workers;
+    struct cg_pace pace;
+    _Atomic uint64_t bytes_read, chunks_read, bytes_stored, chunks_stored, pages_stored,
+        chunks_known, done;
+};
+
+/* The references of page that are being found, 512 of them. */
+static struct cg_ref *page_refs(struct page *page)
+{
+    struct cg_ref *refs = atomic_load(&page->refs), *none = NULL;
+
+    if (refs)
+        return refs;
+    refs = calloc(CG_PAGE_CHUNKS, sizeof *refs);
+    if (refs && !atomic_compare_exchange_strong(&page->refs, &none, refs)) {
+        free(refs);
+        refs = none;
+    }
+    return refs;
+}
+
+/* What the page says where nothing was planned. */
+static int old_refs(struct backup *b, const struct page *page, struct cg_ref *ret,
+                    struct cg_error *err)
+{
+    uint64_t in_page =
+        cg_min(CG_PAGE_CHUNKS, cg_chunk_count(b->plan.size) - page->number * CG_PAGE_CHUNKS);
+    bool damaged[CG_PAGE_CHUNKS];
+
+    memset(ret, 0, CG_PAGE_CHUNKS * sizeof *ret);
+    if (!b->base || page->number >= b->base->page_count || page->end - page->first == in_page)
+        return 0;
+    return cg_session_base_page(b->session, page->number, ret, damaged, err);
+}
+
+static int store_page(struct backup *b, struct page *page, struct worker *w, struct cg_error *err)
+{
+    struct cg_ref refs[CG_PAGE_CHUNKS], ref = { .len = 0 };
+    uint8_t bytes[CG_PAGE_BYTES];
+    uint64_t stored = 0;
+
+    int r = old_refs(b, page, refs, err);
+    if (r < 0)
+        return r;
+    struct cg_ref *found = atomic_load(&page->refs);
+    for (size_t i = page->first; i < page->end; i++) {
+        uint64_t at = cg_plan_chunk(&b->plan, i) % CG_PAGE_CHUNKS;
+        refs[at] = found[at];
+    }
+    cg_page_encode(refs, bytes);
+    if (!cg_is_zero(bytes, sizeof bytes))
+        r = cg_session_store(b->session, w->codec, CG_OBJECT_PAGE, bytes, sizeof bytes, &ref,
+                             &stored, err);
+    if (r < 0)
+        return r;
+    b->point->pages[page->number] = ref;
+    if (stored) {
+        atomic_fetch_add(&b->pages_stored, 1);
+        atomic_fetch_add(&b->bytes_stored, stored);
+    }
+    atomic_store(&page->refs, NULL);
+    free(found);
+    return 0;
+}
+
+static int store_chunk(struct backup *b, uint64_t chunk, struct worker *w, struct cg_ref *ret,
+                       struct cg_error *err)
+{
+    uint32_t len = cg_chunk_len(b->plan.size, chunk);
+    uint64_t stored;
+
+    cg_pace_wait(&b->pace, len);
+    int r = cg_image_pread(b->image, w->buf, len, chunk * CG_CHUNK_SIZE, err);
+    if (r < 0)
+        return cg_error_prefix(err, r, "read the source at %" PRIu64, chunk * CG_CHUNK_SIZE);
+    atomic_fetch_add(&b->bytes_read, len);
+    atomic_fetch_add(&b->chunks_read, 1);
+    *ret = (struct cg_ref){ .len = 0 };
+    if (cg_is_zero(w->buf, len))
+        return 0;
+    r = cg_session_store(b->session, w->codec, CG_OBJECT_CHUNK, w->buf, len, ret, &stored, err);
+    if (r < 0)
+        return r;
+    atomic_fetch_add(stored ? &b->chunks_stored : &b->chunks_known, 1);
+    atomic_fetch_add(&b->bytes_stored, stored);
+    return 0;
+}
+
+static int report(struct backup *b, uint64_t len, struct cg_error *err)
+{
+    const struct cg_progress *p = b->options->progress;
+    uint64_t done = atomic_fetch_add(&b->done, len) + len;
+
+    if (p && p->report(p->opaque, done, b->total) != 0)
+        return cg_error_say(err, ECANCELED, "the backup was cancelled");
+    return 0;
+}
+
+static int do_chunk(void *opaque, uint64_t item, unsigned worker, struct cg_error *err)
+{
+    struct backup *b = opaque;
+    struct worker *w = &b->workers[worker];
+    struct page *page = &b->pages[b->page_of[item]];
+    uint64_t chunk = cg_plan_chunk(&b->plan, item);
+    struct cg_ref *refs = page_refs(page);
+
+    if (!refs)
+        return cg_error_set(err, ENOMEM, "back up a page");
+    int r = 0;
+    if (!cg_plan_is_zero(&b->plan, item))
+        r = store_chunk(b, chunk, w, &refs[chunk % CG_PAGE_CHUNKS], err);
+    if (r == 0 && atomic_fetch_sub(&page->left, 1) == 1)
+        r = store_page(b, page, w, err);
+    if (r == 0)
+        r = report(b, cg_chunk_len(b->plan.size, chunk), err);
+    return r;
+}
+
+/* Groups the plan's items by page, and takes the others over from the base. */
+static int plan_pages(struct backup *b, struct cg_error *err)
+{
+    struct cg_point *p = b->point;
+
+    p->page_count = cg_page_count(b->plan.size);
+    if (p->page_count > CG_POINT_PAGES_MAX)
+        return cg_error_say(err, EFBIG, "more than 2 PiB can't be backed up");
+    p->pages = calloc(p->page_count ? p->page_count : 1, sizeof *p->pages);
+    b->page_of = calloc(b->plan.count ? b->plan.count : 1, sizeof *b->page_of);
+    b->pages = calloc(cg_min(p->page_count, b->plan.count) + 1, sizeof *b->pages);
+    if (!p->pages || !b->page_of || !b->pages)
+        return cg_error_set(err, ENOMEM, "plan a backup");
+    if (b->base)
+        memcpy(p->pages, b->base->pages,
+               cg_min(p->page_count, b->base->page_count) * sizeof *p->pages);
+    struct page *page = NULL;
+    for (size_t i = 0; i < b->plan.count; i++) {
+        uint64_t chunk = cg_plan_chunk(&b->plan, i);
+        if (!page || page->number != chunk / CG_PAGE_CHUNKS) {
+            page = &b->pages[b->page_count++];
+            page->number = chunk / CG_PAGE_CHUNKS;
+            page->first = i;
+        }
+        page->end = i + 1;
+        atomic_fetch_add(&page->left, 1);
+        b->page_of[i] = (uint32_t)(b->page_count - 1);
+        b->total += cg_chunk_len(b->plan.size, chunk);
+    }
+    return 0;
+}
+
+/* Which chunks are looked at: those that changed since the last point, or all. */
+static int plan(struct backup *b, const struct cg_backup_source *source,
+                struct cg_backup_result *res, struct cg_error *err)
+{
+    const char *why;
+    const struct cg_point *base = cg_session_base(b->session, &why);
+    struct cg_name from;
+
+    b->plan.size = cg_image_size(b->image);
+    if (b->options->full)
+        snprintf(res->reason, sizeof res->reason, "a full backup was asked for");
+    else if (!base)
+        snprintf(res->reason, sizeof res->reason, "%s", why);
+    else if (cg_backup_source_base(source, base, &from, res->reason)) {
+        int r = cg_plan_diff(&b->plan, b->session, source->space, &from, &source->name, err);
+        if (r == 0) {
+            b->base = base;
+            res->incremental = true;
+            return 0;
+        }
+        if (r != -ENOTSUP)
+            return r;
+        cg_plan_clear(&b->plan);
+        snprintf(res->reason, sizeof res->reason, "%.200s", err->message);
+    }
+    return cg_plan_full(&b->plan, b->image, err);
+}
+
+static int start_workers(struct backup *b, struct cg_error *err)
+{
+    /* One more than processors, so that one may wait for the source. */
+    b->threads = (unsigned)cg_min(cg_processors() + 1, b->plan.count);
+    b->workers = calloc(b->threads + 1, sizeof *b->workers);
+    if (!b->workers)
+        return cg_error_set(err, ENOMEM, "start a backup");
+    struct cg_repository *repo = cg_project_repository(cg_session_project(b->session));
+    for (unsigned i = 0; i < b->threads; i++) {
+        b->workers[i].buf = malloc(CG_CHUNK_SIZE);
+        b->workers[i].codec = cg_repository_codec(repo);
+        if (!b->workers[i].buf || !b->workers[i].codec)
+            return cg_error_set(err, ENOMEM, "start a backup");
+    }
+    return 0;
+}
+
+static void clear(struct backup *b)
+{
+    for (unsigned i = 0; b->workers && i < b->threads; i++) {
+        free(b->workers[i].buf);
+        cg_repository_codec_done(cg_project_repository(cg_session_project(b->session)),
+                                 b->workers[i].codec);
+    }
+    free(b->workers);
+    for (size_t i = 0; i < b->page_count; i++)
+        free(atomic_load(&b->pages[i].refs));
+    free(b->pages);
+    free(b->page_of);
+    cg_plan_clear(&b->plan);
+    cg_point_free(b->point);
+    cg_pace_clear(&b->pace);
+}
+
+static void describe(struct backup *b, const struct cg_backup_source *source)
+{
+    struct cg_point *p = b->point;
+    const struct cg_backup_options *o = b->options;
+
+    p->size = b->plan.size;
+    p->original_size = o->original_size ? o->original_size : p->size;
+    p->time = source->time;
+    snprintf(p->source.text, sizeof p->source.text, "%s", o->source_text ? o->source_text : "");
+    p->source.identity = source->identity;
+    if (source->space)
+        snprintf(p->source.snapshot, sizeof p->source.snapshot, "%s", source->name.snapshot);
+    if (b->base)
+        snprintf(p->parent, sizeof p->parent, "%s", b->base->name);
+}
+
+static void result(struct backup *b, struct cg_backup_result *res)
+{
+    snprintf(res->point, sizeof res->point, "backups/%s/%s/%s", b->point->project,
+             b->point->volume, b->point->name);
+    res->size = b->point->size;
+    res->bytes_read = b->bytes_read;
+    res->chunks_read = b->chunks_read;
+    res->bytes_stored = b->bytes_stored;
+    res->chunks_stored = b->chunks_stored;
+    res->pages_stored = b->pages_stored;
+    res->chunks_known = b->chunks_known;
+}
+
+/* From the opened source to the committed point. */
+static int run(struct backup *b, const struct cg_backup_source *source,
+               struct cg_backup_result *res, struct cg_error *err)
+{
+    b->image = source->image;
+    b->point = cg_point_new();
+    if (!b->point)
+        return cg_error_set(err, ENOMEM, "start a backup");
+    if (cg_image_size(b->image) == 0)
+        return cg_error_say(err, EINVAL, "the source is empty");
+    int r = plan(b, source, res, err);
+    if (r == 0)
+        r = plan_pages(b, err);
+    if (r == 0)
+        r = cg_session_index(b->session, err);
+    if (r == 0)
+        r = start_workers(b, err);
+    if (r == 0)
+        r = cg_parallel(b->plan.count, b->threads, do_chunk, b, err);
+    if (r < 0)
+        return r;
+    describe(b, source);
+    r = cg_session_commit(b->session, b->point, err);
+    if (r == 0)
+        result(b, res);
+    return r;
+}
+
+int cg_backup(struct cg_repository *repository, const struct cg_backup_options *options,
+              struct cg_backup_result *ret, struct cg_error *err)
+{
+    struct backup b = { .options = options };
+    struct cg_backup_source source = { .space = NULL };
+    struct cg_backup_result res = { .incremental = false };
+
+    int r = cg_session_begin(repository, options->project, options->volume, &b.session, err);
+    if (r < 0)
+        return r;
+    cg_pace_init(&b.pace, options->rate);
+    r = cg_backup_source_open(&source, options, b.session, err);
+    if (r == 0) {
+        r = run(&b, &source, &res, err);
+        cg_backup_source_close(&source, r == 0);
+    }
+    clear(&b);
+    cg_session_end(b.session);
+    if (r < 0)
+        return r;
+    /* The point is there, whatever becomes of older snapshots. */
+    struct cg_error why;
+    if (cg_backup_source_sweep(&source, repository, &why) < 0)
+        snprintf(res.warning, sizeof res.warning, "old snapshots of the source stay: %.400s",
+                 why.message);
+    *ret = res;
+    return 0;
+}

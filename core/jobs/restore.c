@@ -1,0 +1,235 @@
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/backups/keys.h"
+#include "core/backups/page.h"
+#include "core/backups/repository.h"
+#include "core/base/bytes.h"
+#include "core/base/cleanup.h"
+#include "core/base/workers.h"
+#include "core/jobs/restore.h"
+
+/* Thread model: the point's chunks are the items of one parallel loop; each worker has its own
+ * buffer and codec, the counters are atomic. */
+
+#define ZERO_RUN 4096 /* shorter runs of zeros are written */
+
+struct worker {
+    uint8_t *buf;
+    struct cg_codec *codec;
+};
+
+struct restore {
+    struct cg_project *project;
+    struct cg_point *point;
+    struct cg_image *target;
+    bool fresh;
+    const struct cg_progress *progress;
+    unsigned threads;
+    struct worker *workers;
+    _Atomic uint64_t read, skipped, fetched, written, chunks, done;
+};
+
+/* True if the target says that the range reads as zeros. */
+static int is_hole(struct restore *x, uint64_t off, uint32_t len, bool *ret, struct cg_error *err)
+{
+    struct cg_extents e;
+
+    cg_extents_init(&e, off, off + len, 2);
+    int r = cg_image_extents(x->target, &e, err);
+    if (r == 0)
+        *ret = e.count == 1 && e.v[0].len == len && e.v[0].type != CG_DATA;
+    cg_extents_clear(&e);
+    return r;
+}
+
+/* True if the target has what ref refers to. */
+static int is_right(struct restore *x, const struct cg_ref *ref, uint64_t off, uint32_t len,
+                    struct worker *w, bool *ret, struct cg_error *err)
+{
+    uint8_t id[CG_OBJECT_ID];
+
+    int r = is_hole(x, off, len, ret, err);
+    if (r < 0)
+        return r;
+    if (*ret) {
+        *ret = cg_ref_is_zero(ref);
+        return 0;
+    }
+    r = cg_image_pread(x->target, w->buf, len, off, err);
+    if (r < 0)
+        return cg_error_prefix(err, r, "read the target");
+    atomic_fetch_add(&x->read, len);
+    if (cg_ref_is_zero(ref)) {
+        *ret = cg_is_zero(w->buf, len);
+        return 0;
+    }
+    r = cg_keys_object_id(cg_project_keys(x->project), CG_OBJECT_CHUNK, w->buf, len, id, err);
+    *ret = r == 0 && memcmp(id, ref->id, sizeof id) == 0;
+    return r;
+}
+
+/* Zeros that begin at buf, a multiple of ZERO_RUN or up to the end. */
+static size_t run_of(const uint8_t *buf, size_t len, bool zeros)
+{
+    size_t n = 0;
+
+    while (n < len && cg_is_zero(buf + n, cg_min(ZERO_RUN, len - n)) == zeros)
+        n += (size_t)cg_min(ZERO_RUN, len - n);
+    return n;
+}
+
+static int write_chunk(struct restore *x, const uint8_t *buf, size_t len, uint64_t off,
+                       struct cg_error *err)
+{
+    bool zeros = false;
+
+    for (size_t at = 0, n; at < len; at += n, zeros = !zeros) {
+        int r = 0;
+        n = run_of(buf + at, len - at, zeros);
+        if (n == 0 || (zeros && x->fresh))
+            continue;
+        if (zeros)
+            r = cg_image_zero(x->target, n, off + at, CG_MAY_TRIM, err);
+        else
+            r = cg_image_pwrite(x->target, buf + at, n, off + at, 0, err);
+        if (r < 0)
+            return cg_error_prefix(err, r, "write the target");
+        atomic_fetch_add(&x->written, n);
+    }
+    return 0;
+}
+
+static int put_right(struct restore *x, const struct cg_ref *ref, uint64_t off, uint32_t len,
+                     struct worker *w, struct cg_error *err)
+{
+    int r;
+
+    if (cg_ref_is_zero(ref)) {
+        r = cg_image_zero(x->target, len, off, CG_MAY_TRIM, err);
+        if (r < 0)
+            return cg_error_prefix(err, r, "zero the target");
+        atomic_fetch_add(&x->written, len);
+        return 0;
+    }
+    r = cg_project_fetch(x->project, CG_OBJECT_CHUNK, ref, w->codec, w->buf, err);
+    if (r < 0)
+        return r;
+    atomic_fetch_add(&x->fetched, len);
+    atomic_fetch_add(&x->chunks, 1);
+    return write_chunk(x, w->buf, len, off, err);
+}
+
+static int do_chunk(void *opaque, uint64_t chunk, unsigned worker, struct cg_error *err)
+{
+    struct restore *x = opaque;
+    struct worker *w = &x->workers[worker];
+    uint32_t len = cg_chunk_len(x->point->size, chunk);
+    uint64_t off = chunk * CG_CHUNK_SIZE;
+    struct cg_ref ref;
+    bool right;
+
+    int r = cg_project_chunk(x->project, x->point, chunk, &ref, err);
+    if (r < 0)
+        return r;
+    if (x->fresh)
+        right = cg_ref_is_zero(&ref);
+    else
+        r = is_right(x, &ref, off, len, w, &right, err);
+    if (r < 0)
+        return r;
+    if (right)
+        atomic_fetch_add(&x->skipped, len);
+    else
+        r = put_right(x, &ref, off, len, w, err);
+    uint64_t done = atomic_fetch_add(&x->done, len) + len;
+    if (r == 0 && x->progress &&
+        x->progress->report(x->progress->opaque, done, x->point->size) != 0)
+        r = cg_error_say(err, ECANCELED, "the restore was cancelled");
+    return r;
+}
+
+static int start_workers(struct restore *x, struct cg_error *err)
+{
+    struct cg_repository *repo = cg_project_repository(x->project);
+
+    x->threads = cg_processors() + 1;
+    x->workers = calloc(x->threads, sizeof *x->workers);
+    for (unsigned i = 0; x->workers && i < x->threads; i++) {
+        x->workers[i].buf = malloc(CG_CHUNK_SIZE);
+        x->workers[i].codec = cg_repository_codec(repo);
+        if (!x->workers[i].buf || !x->workers[i].codec)
+            return cg_error_set(err, ENOMEM, "start a restore");
+    }
+    return x->workers ? 0 : cg_error_set(err, ENOMEM, "start a restore");
+}
+
+static void clear(struct restore *x)
+{
+    for (unsigned i = 0; x->workers && i < x->threads; i++) {
+        free(x->workers[i].buf);
+        cg_repository_codec_done(cg_project_repository(x->project), x->workers[i].codec);
+    }
+    free(x->workers);
+    cg_point_free(x->point);
+}
+
+static int open_point(struct restore *x, struct cg_repository *repository,
+                      const struct cg_name *name, struct cg_error *err)
+{
+    struct cg_point *head;
+    char text[CG_NAME_MAX];
+
+    if (name->space != CG_NAME_BACKUPS || name->parts != CG_PARTS || name->qcow2 || name->partition)
+        return cg_error_say(err, EINVAL, "%s names no point", cg_name_text(name, false, text));
+    int r = cg_repository_project(repository, name->part[0], false, &x->project, err);
+    if (r < 0)
+        return r;
+    if (strcmp(name->part[2], "latest") != 0)
+        return cg_project_point(x->project, name->part[1], name->part[2], &x->point, err);
+    r = cg_project_latest(x->project, name->part[1], &head, NULL, err);
+    if (r < 0)
+        return r;
+    r = cg_project_point(x->project, name->part[1], head->name, &x->point, err);
+    cg_point_free(head);
+    return r;
+}
+
+int cg_restore(struct cg_repository *repository, const struct cg_name *point,
+               struct cg_image *target, bool fresh, const struct cg_progress *progress,
+               struct cg_restore_result *ret, struct cg_error *err)
+{
+    struct restore x = { .target = target, .fresh = fresh, .progress = progress };
+
+    int r = open_point(&x, repository, point, err);
+    if (r < 0)
+        return r;
+    uint64_t size = cg_image_size(target);
+    if (size < x.point->size)
+        r = cg_error_say(err, ENOSPC,
+                         "the target has %" PRIu64 " bytes, the point %" PRIu64
+                         ": restore into something at least as large",
+                         size, x.point->size);
+    if (r == 0)
+        r = start_workers(&x, err);
+    if (r == 0)
+        r = cg_parallel(cg_chunk_count(x.point->size), x.threads, do_chunk, &x, err);
+    if (r == 0)
+        r = cg_image_flush(target, err);
+    if (r == 0)
+        *ret = (struct cg_restore_result){
+            .bytes_read = x.read,
+            .bytes_skipped = x.skipped,
+            .bytes_fetched = x.fetched,
+            .bytes_written = x.written,
+            .chunks_fetched = x.chunks,
+            .tail_kept = size > x.point->size,
+        };
+    clear(&x);
+    return r;
+}
