@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,30 +20,12 @@
 
 #define FORMAT 1
 #define KEY 32
+#define HEX (2 * KEY + 1)
 
 struct cg_keys {
     EVP_MAC_CTX *id;    /* HMAC-SHA256, keyed */
     EVP_MAC_CTX *point; /* HMAC-SHA256, keyed */
 };
-
-int cg_keys_generate(const char *project, char **ret_text, struct cg_error *err)
-{
-    uint8_t key[KEY];
-    char hex[2 * KEY + 1];
-
-    cg_random(key, sizeof key);
-    cg_hex(hex, key, sizeof key);
-    json_t *doc = json_pack("{s:i, s:s, s:[{s:i, s:s, s:s}]}", "format", FORMAT, "project", project,
-                            "keys", "generation", 1, "wrap", "none", "key", hex);
-    OPENSSL_cleanse(key, sizeof key);
-    OPENSSL_cleanse(hex, sizeof hex);
-    char *text = doc ? json_dumps(doc, JSON_INDENT(2)) : NULL;
-    json_decref(doc);
-    if (!text)
-        return cg_error_set(err, ENOMEM, "make keys");
-    *ret_text = text;
-    return 0;
-}
 
 void cg_keys_text_free(char *text)
 {
@@ -67,6 +50,42 @@ static bool derive(const uint8_t master[static KEY], const char *info, uint8_t r
     EVP_KDF_CTX_free(ctx);
     EVP_KDF_free(kdf);
     return ok;
+}
+
+/* What shows that a key and a project's name are what they were: a key with a flipped bit is a key
+ * like any other, and points written with it would be lost. */
+static bool checksum(const uint8_t master[static KEY], const char *project, char ret[static HEX])
+{
+    char info[CG_PART_MAX + 32];
+    uint8_t check[KEY];
+
+    snprintf(info, sizeof info, "cowgate project %s", project);
+    if (!derive(master, info, check))
+        return false;
+    cg_hex(ret, check, sizeof check);
+    return true;
+}
+
+int cg_keys_generate(const char *project, char **ret_text, struct cg_error *err)
+{
+    uint8_t key[KEY];
+    char hex[HEX], check[HEX];
+    json_t *doc = NULL;
+
+    cg_random(key, sizeof key);
+    cg_hex(hex, key, sizeof key);
+    if (checksum(key, project, check))
+        doc =
+            json_pack("{s:i, s:s, s:[{s:i, s:s, s:s, s:s}]}", "format", FORMAT, "project", project,
+                      "keys", "generation", 1, "wrap", "none", "key", hex, "check", check);
+    OPENSSL_cleanse(key, sizeof key);
+    OPENSSL_cleanse(hex, sizeof hex);
+    char *text = doc ? json_dumps(doc, JSON_INDENT(2)) : NULL;
+    json_decref(doc);
+    if (!text)
+        return cg_error_set(err, ENOMEM, "make keys");
+    *ret_text = text;
+    return 0;
 }
 
 /* An HMAC-SHA256 context keyed with what info derives, or NULL. */
@@ -110,7 +129,8 @@ static int master_of(const char *project, json_t *doc, uint8_t ret[static KEY],
                      struct cg_error *err)
 {
     int format = 0, generation = 0;
-    const char *own = NULL, *wrap = NULL, *key = NULL;
+    const char *own = NULL, *wrap = NULL, *key = NULL, *check = NULL;
+    char expected[HEX];
     json_t *list = NULL;
 
     if (json_unpack(doc, "{s:i}", "format", &format) < 0 || format < 1)
@@ -131,8 +151,13 @@ static int master_of(const char *project, json_t *doc, uint8_t ret[static KEY],
                             "the project's key is wrapped by '%.64s'; this version of cowgate "
                             "can't unwrap that",
                             wrap);
-    if (json_unpack(json_array_get(list, 0), "{s:s}", "key", &key) < 0 || !cg_unhex(ret, KEY, key))
+    if (json_unpack(json_array_get(list, 0), "{s:s, s:s}", "key", &key, "check", &check) < 0 ||
+        !cg_unhex(ret, KEY, key))
         return cg_error_say(err, EIO, "project.json's key isn't 64 hex digits");
+    if (!checksum(ret, project, expected))
+        return cg_error_set(err, ENOMEM, "check project.json");
+    if (strcmp(check, expected) != 0)
+        return cg_error_say(err, EIO, "project.json is damaged: its key doesn't pass its check");
     return 0;
 }
 

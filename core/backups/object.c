@@ -29,7 +29,7 @@ enum {
 };
 _Static_assert(AT_END == CG_OBJECT_HEADER, "the envelope has 96 bytes");
 
-#define VERSION 1
+#define ENVELOPE 1
 #define LEVEL 1
 
 enum {
@@ -116,7 +116,7 @@ int cg_object_encode(struct cg_codec *codec, enum cg_object_kind kind,
     ret->payload_len = packed ? (size_t)packed : len;
     memset(h, 0, CG_OBJECT_HEADER);
     memcpy(h + AT_MAGIC, magic, sizeof magic);
-    cg_put_le16(h + AT_VERSION, VERSION);
+    cg_put_le16(h + AT_VERSION, ENVELOPE);
     h[AT_KIND] = (uint8_t)kind;
     h[AT_FLAGS] = packed ? FLAG_ZSTD : 0;
     cg_put_le32(h + AT_PLAIN_LEN, (uint32_t)len);
@@ -141,9 +141,9 @@ static int check_header(enum cg_object_kind kind, const struct cg_ref *ref, cons
     cg_put_le32(h + AT_HEADER_CRC, 0);
     if (cg_crc32c(h, sizeof h) != cg_le32(object + AT_HEADER_CRC))
         return cg_error_say(err, EIO, "the header's checksum is wrong");
-    if (cg_le16(h + AT_VERSION) != VERSION)
+    if (cg_le16(h + AT_VERSION) != ENVELOPE)
         return cg_error_say(err, ENOTSUP, "has format %u; this version of cowgate reads format %d",
-                            cg_le16(h + AT_VERSION), VERSION);
+                            cg_le16(h + AT_VERSION), ENVELOPE);
     if (h[AT_FLAGS] & FLAG_GCM)
         return cg_error_say(err, ENOTSUP, "is encrypted; this version of cowgate can't read that");
     if (h[AT_FLAGS] & ~FLAG_ZSTD)

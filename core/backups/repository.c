@@ -77,7 +77,8 @@ int cg_repository_create(const char *path, struct cg_error *err)
     if (r < 0)
         return r;
     cg_uuid(uuid);
-    int n = snprintf(text, sizeof text, "{\"format\": %d, \"uuid\": \"%s\"}\n", FORMAT, uuid);
+    int n = snprintf(text, sizeof text, "{\"format\": %d, \"uuid\": \"%s\", \"crc32c\": %u}\n",
+                     FORMAT, uuid, cg_crc32c(uuid, CG_UUID_LEN));
     r = store->ops->create(store, TOP, text, (size_t)n, err);
     store->ops->close(store);
     return r < 0 ? cg_error_prefix(err, r, "create repository %s", path) : 0;
@@ -89,7 +90,7 @@ static int read_top(struct cg_repository *repo, struct cg_error *err)
     CG_CLEANUP(cg_free) char *text = NULL;
     size_t len;
     json_error_t why;
-    json_int_t format;
+    json_int_t format, crc;
     const char *uuid;
 
     int r = cg_store_read(repo->store, TOP, SMALL_FILE, &text, &len, err);
@@ -105,8 +106,9 @@ static int read_top(struct cg_repository *repo, struct cg_error *err)
         return cg_error_say(
             err, ENOTSUP, "the repository has format %lld; this version of cowgate reads format %d",
             (long long)format, FORMAT);
-    if (json_unpack(doc, "{s:s}", "uuid", &uuid) < 0 || !cg_uuid_valid(uuid))
-        return cg_error_say(err, EIO, TOP " is damaged: no uuid");
+    if (json_unpack(doc, "{s:s, s:I}", "uuid", &uuid, "crc32c", &crc) < 0 || !cg_uuid_valid(uuid) ||
+        crc != cg_crc32c(uuid, CG_UUID_LEN))
+        return cg_error_say(err, EIO, TOP " is damaged: its uuid doesn't pass its check");
     memcpy(repo->uuid, uuid, sizeof repo->uuid);
     return 0;
 }

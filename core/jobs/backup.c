@@ -277,8 +277,8 @@ static void describe(struct backup *b, const struct cg_backup_source *source)
 
 static void result(struct backup *b, struct cg_backup_result *res)
 {
-    snprintf(res->point, sizeof res->point, "backups/%s/%s/%s", b->point->project,
-             b->point->volume, b->point->name);
+    snprintf(res->point, sizeof res->point, "backups/%s/%s/%s", b->point->project, b->point->volume,
+             b->point->name);
     res->size = b->point->size;
     res->bytes_read = b->bytes_read;
     res->chunks_read = b->chunks_read;

@@ -40,8 +40,8 @@ static int add_extent(struct cg_plan *plan, const struct cg_extent *e, struct cg
     int r = 0;
 
     for (uint64_t c = e->off / CG_CHUNK_SIZE; r == 0 && c * CG_CHUNK_SIZE < end; c++) {
-        bool whole = c * CG_CHUNK_SIZE >= e->off &&
-                     c * CG_CHUNK_SIZE + cg_chunk_len(plan->size, c) <= end;
+        bool whole =
+            c * CG_CHUNK_SIZE >= e->off && c * CG_CHUNK_SIZE + cg_chunk_len(plan->size, c) <= end;
         r = add(plan, c, whole && e->type != CG_DATA, err);
     }
     return r;

@@ -1,7 +1,10 @@
 core_libcowgate_la_SOURCES += \
-	core/jobs/backup.h \
+	core/jobs/backup.c core/jobs/backup.h \
+	core/jobs/backup_plan.c core/jobs/backup_plan.h \
+	core/jobs/backup_source.c core/jobs/backup_source.h \
 	core/jobs/compare.c core/jobs/compare.h \
 	core/jobs/copy.c core/jobs/copy.h \
+	core/jobs/pace.c core/jobs/pace.h \
 	core/jobs/progress.h \
-	core/jobs/restore.h \
-	core/jobs/verify.h
+	core/jobs/restore.c core/jobs/restore.h \
+	core/jobs/verify.c core/jobs/verify.h

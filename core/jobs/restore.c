@@ -132,7 +132,7 @@ static int do_chunk(void *opaque, uint64_t chunk, unsigned worker, struct cg_err
     uint32_t len = cg_chunk_len(x->point->size, chunk);
     uint64_t off = chunk * CG_CHUNK_SIZE;
     struct cg_ref ref;
-    bool right;
+    bool right = false;
 
     int r = cg_project_chunk(x->project, x->point, chunk, &ref, err);
     if (r < 0)

@@ -53,7 +53,7 @@ struct verify {
 /* Whether a failure says something about the object, rather than about us. */
 static bool is_damage(int r)
 {
-    return r == -EIO || r == -ENOTSUP || r == -EFBIG || r == -EINVAL;
+    return r == -EIO || r == -ENOTSUP || r == -EFBIG;
 }
 
 static void tell(struct verify *v, const char *object, const struct cg_error *why)
