@@ -10,6 +10,7 @@ unit_ldadd = core/libcowgate.la $(CMOCKA_LIBS)
 
 EXTRA_DIST += tests/functions.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp
 
+include tests/fuzz/local.mk
 include tests/unit/local.mk
 include tests/unit/volumes.mk
 include tests/unit/backups.mk

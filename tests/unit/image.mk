@@ -1,4 +1,4 @@
-unit_tests += tests/unit/test-copy tests/unit/test-file tests/unit/test-nbd
+unit_tests += tests/unit/test-copy tests/unit/test-file tests/unit/test-nbd tests/unit/test-window
 
 fake_image = tests/unit/fake-image.c tests/unit/fake-image.h
 oracle = tests/unit/oracle.c tests/unit/oracle.h
@@ -12,3 +12,6 @@ tests_unit_test_file_LDADD = $(unit_ldadd)
 
 tests_unit_test_nbd_SOURCES = tests/unit/test-nbd.c $(oracle) $(servers)
 tests_unit_test_nbd_LDADD = $(unit_ldadd)
+
+tests_unit_test_window_SOURCES = tests/unit/test-window.c $(fake_image) $(oracle)
+tests_unit_test_window_LDADD = $(unit_ldadd)
