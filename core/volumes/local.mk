@@ -1,1 +1,20 @@
-core_libcowgate_la_SOURCES += core/volumes/volumes.h
+core_libcowgate_la_SOURCES += \
+	core/volumes/begin.c \
+	core/volumes/chain.c core/volumes/chain.h \
+	core/volumes/change.c core/volumes/change.h \
+	core/volumes/control.c core/volumes/control.h \
+	core/volumes/flatten.c core/volumes/flatten.h \
+	core/volumes/layer.c core/volumes/layer.h \
+	core/volumes/layers.c core/volumes/layers.h \
+	core/volumes/list.c core/volumes/list.h \
+	core/volumes/make.c core/volumes/make.h \
+	core/volumes/map.c core/volumes/map.h \
+	core/volumes/map_file.c core/volumes/map_file.h \
+	core/volumes/open.c \
+	core/volumes/pool_dir.c core/volumes/pool_dir.h \
+	core/volumes/space.h \
+	core/volumes/volume.h core/volumes/volume_image.c \
+	core/volumes/volume_json.c core/volumes/volume_json.h \
+	core/volumes/volumes.c core/volumes/volumes.h \
+	core/volumes/work_map.c core/volumes/work_map.h \
+	core/volumes/writer.c core/volumes/writer.h

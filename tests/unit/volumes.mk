@@ -1,0 +1,6 @@
+unit_tests += tests/unit/test-volumes
+
+volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
+
+tests_unit_test_volumes_SOURCES = tests/unit/test-volumes.c $(volumes_pool)
+tests_unit_test_volumes_LDADD = $(unit_ldadd)

@@ -1,0 +1,243 @@
+/* Becoming the writer of a volume: the lock, a look whether the volume is still what was opened,
+ * what a dead writer left, the socket, and a top layer that nobody else reads. */
+#include "config.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "core/base/files.h"
+#include "core/volumes/change.h"
+#include "core/volumes/map.h"
+#include "core/volumes/volume.h"
+#include "core/volumes/work_map.h"
+
+static void close_dir(DIR **dir)
+{
+    if (*dir)
+        closedir(*dir);
+}
+
+/* Removes what an interrupted change left: files that volume.json doesn't name. */
+static void remove_unnamed(struct cg_volume *v)
+{
+    int fd = openat(v->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CG_CLEANUP(close_dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *e;
+
+    if (!dir) {
+        cg_close(&fd);
+        return;
+    }
+    while ((e = readdir(dir))) {
+        char uuid[CG_UUID_LEN + 1] = "";
+        size_t len = strlen(e->d_name);
+        bool layer = len > CG_UUID_LEN && (strcmp(e->d_name + CG_UUID_LEN, ".data") == 0 ||
+                                           strcmp(e->d_name + CG_UUID_LEN, ".map") == 0);
+        if (strncmp(e->d_name, "volume.json.tmp-", 16) == 0)
+            unlinkat(v->dirfd, e->d_name, 0);
+        if (!layer)
+            continue;
+        memcpy(uuid, e->d_name, CG_UUID_LEN);
+        if (cg_uuid_valid(uuid) && !cg_volume_json_names(&v->json, uuid))
+            cg_layer_remove(v->dirfd, uuid, v->run);
+    }
+}
+
+/* Sealed layers were flushed; a working map of one is what a process didn't get to remove. */
+static void forget_sealed(struct cg_volume *v)
+{
+    for (size_t i = 0; i + 1 < v->json.head.count; i++)
+        cg_map_forget(v->dirfd, v->json.head.uuid[i], v->run);
+}
+
+/* Where in head the layers begin that mine shows; -1 if head shows something else.  Layers below
+ * may have come instead of a parent (flatten). */
+static long place_of(const struct cg_layers *head, const struct cg_layers *mine, bool flattened)
+{
+    for (size_t at = 0; at + mine->count <= head->count; at++) {
+        struct cg_layers rest = { .count = head->count - at, .uuid = head->uuid + at };
+        if (cg_layers_begin_with(&rest, mine))
+            return at == 0 || flattened ? (long)at : -1;
+    }
+    return -1;
+}
+
+static int stale(struct cg_volume *v, struct cg_error *err)
+{
+    return cg_error_say(err, ESTALE,
+                        "%s was written by another process since it was opened: open it again",
+                        v->label);
+}
+
+/* The layers above number `from` have nothing in them: somebody made a snapshot, or looked. */
+static int check_empty(struct cg_volume *v, struct cg_layer **layers, size_t from, size_t count,
+                       struct cg_error *err)
+{
+    for (size_t i = from; i < count; i++) {
+        bool empty;
+        int r = cg_layer_is_empty(layers[i], &empty, err);
+        if (r < 0)
+            return r;
+        if (!empty)
+            return stale(v, err);
+    }
+    return 0;
+}
+
+/* Checks that the volume shows what this handle has been showing, and goes on with its chain of
+ * now. */
+static int refresh_chain(struct cg_volume *v, struct cg_error *err)
+{
+    struct cg_image *parent = cg_chain_parent(v->head);
+    struct cg_layers *head = &v->json.head;
+    struct cg_layer **open = NULL;
+    struct cg_layers mine;
+    int r = cg_volume_layers_of(v->head, &mine, err);
+
+    if (r < 0)
+        return r;
+    long at = place_of(head, &mine, parent && !*v->json.parent);
+    size_t above = at < 0 ? 0 : (size_t)at + mine.count;
+    bool same = at == 0 && above == head->count;
+    cg_layers_clear(&mine);
+    if (at < 0 || head->size != cg_chain_size(v->head))
+        return stale(v, err);
+    if (same)
+        return 0;
+    r = cg_volume_open_layers(v->dirfd, head, true, &open, err);
+    if (r < 0)
+        return r;
+    r = check_empty(v, open, above, head->count, err);
+    struct cg_chain *chain =
+        r < 0 ? NULL : cg_chain_new(head->size, open, head->count, *v->json.parent ? parent : NULL);
+    cg_volume_close_layers(open, head->count);
+    if (!chain)
+        return r < 0 ? r : cg_error_set(err, ENOMEM, "open a chain");
+    CG_LOCK_EXCLUSIVE(&v->gate);
+    cg_chain_unref(v->head);
+    v->head = chain;
+    return 0;
+}
+
+/* For a change only, nothing is read: the parent isn't needed. */
+static int load_chain(struct cg_volume *v, struct cg_error *err)
+{
+    struct cg_layer **open;
+    int r = cg_volume_open_layers(v->dirfd, &v->json.head, true, &open, err);
+
+    if (r < 0)
+        return r;
+    v->head = cg_chain_new(v->json.head.size, open, v->json.head.count, NULL);
+    cg_volume_close_layers(open, v->json.head.count);
+    return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
+}
+
+static int describe(struct cg_volume *v, const char *socket, struct cg_error *err)
+{
+    struct cg_writer writer = { .pid = getpid(), .brief = v->brief };
+    int r = cg_boot_id(writer.boot, err);
+
+    if (r < 0)
+        return r;
+    snprintf(writer.run, sizeof writer.run, "%s", v->run);
+    snprintf(writer.socket, sizeof writer.socket, "%s", socket);
+    return cg_writer_describe(v->lock_fd, &writer, err);
+}
+
+/* The socket answers before anything says that it's there. */
+static int start_control(struct cg_volume *v, struct cg_error *err)
+{
+    char run[PATH_MAX], socket[108];
+    struct stat st;
+    int r = cg_run_dir(run, sizeof run, err);
+
+    if (r < 0)
+        return r;
+    if (fstat(v->lock_fd, &st) < 0)
+        return cg_error_set(err, errno, "stat the lock of %s", v->label);
+    if ((size_t)snprintf(socket, sizeof socket, "%s/%s-%llx.sock", run, v->json.uuid,
+                         (unsigned long long)st.st_ino) >= sizeof socket)
+        return cg_error_set(err, ENAMETOOLONG, "socket in %s", run);
+    r = cg_control_start(socket, cg_change_answer, v, &v->control, err);
+    return r < 0 ? r : describe(v, socket, err);
+}
+
+/* A top layer that is read by somebody else gets another above it. */
+static int own_top(struct cg_volume *v, struct cg_error *err)
+{
+    struct cg_layer *top = cg_chain_top(v->head);
+    int r = cg_layer_lock(top, LOCK_EX | LOCK_NB, err);
+
+    if (r == 0)
+        return cg_layer_begin(top, v->run, err);
+    if (r != -EWOULDBLOCK)
+        return r;
+    r = cg_layer_lock(top, LOCK_SH, err); /* the attempt let go of it */
+    if (r == 0)
+        r = cg_layer_settle(v->dirfd, cg_layer_uuid(top), v->run, err);
+    return r < 0 ? r : cg_change_push_locked(v, err);
+}
+
+static int begin_locked(struct cg_volume *v, struct cg_error *err)
+{
+    int r = cg_writer_run_dir(v->dirfd, v->run, err);
+
+    if (r == 0)
+        r = cg_volume_json_read(v->dirfd, &v->json, NULL, err);
+    if (r == 0)
+        r = v->head ? refresh_chain(v, err) : load_chain(v, err);
+    if (r < 0)
+        return r;
+    remove_unnamed(v);
+    forget_sealed(v);
+    cg_work_map_clean(v->run);
+    if (v->brief) {
+        r = describe(v, "", err);
+        return r < 0 ? r
+                     : cg_layer_settle(v->dirfd, cg_layer_uuid(cg_chain_top(v->head)), v->run, err);
+    }
+    r = start_control(v, err);
+    if (r == 0)
+        r = own_top(v, err);
+    if (r == 0)
+        atomic_store(&v->writing, true);
+    return r;
+}
+
+/* *ret_control: to be stopped after a failure, without the lock. */
+static int begin(struct cg_volume *v, struct cg_control **ret_control, struct cg_error *err)
+{
+    CG_LOCK(&v->change);
+    if (v->lock_fd >= 0)
+        return 0;
+    int r = cg_writer_lock(v->dirfd, v->label, &v->lock_fd, err);
+    if (r < 0)
+        return r;
+    r = begin_locked(v, err);
+    if (r < 0) {
+        *ret_control = v->control;
+        v->control = NULL;
+        cg_volume_json_clear(&v->json);
+        close(v->lock_fd);
+        v->lock_fd = -1;
+        return cg_error_prefix(err, r, "write %s", v->label);
+    }
+    return 0;
+}
+
+int cg_volume_begin(struct cg_volume *v, struct cg_error *err)
+{
+    struct cg_control *control = NULL;
+    int r = begin(v, &control, err);
+
+    cg_control_stop(control);
+    return r;
+}

@@ -1,0 +1,533 @@
+#include "config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "core/base/files.h"
+#include "core/base/size.h"
+#include "core/volumes/change.h"
+#include "core/volumes/flatten.h"
+
+/* Layers that old names and the new volume.json doesn't. */
+static void remove_dropped(struct cg_volume *v, const struct cg_layers *old)
+{
+    for (size_t i = 0; i < old->count; i++)
+        if (!cg_volume_json_names(&v->json, old->uuid[i]))
+            cg_layer_remove(v->dirfd, old->uuid[i], v->run);
+}
+
+/* volume.json couldn't be replaced: did it change all the same? */
+static int after_failure(struct cg_volume *v, int r, struct cg_error *err)
+{
+    CG_CLEANUP(cg_free) char *want = cg_volume_json_text(&v->json);
+    CG_CLEANUP(cg_free) char *have = NULL;
+    size_t len;
+
+    if (want && cg_file_read(v->dirfd, "volume.json", SIZE_MAX, &have, &len, NULL) == 0 &&
+        strcmp(want, have) == 0)
+        return r;
+    atomic_store(&v->failed, -EIO);
+    return cg_error_prefix(err, r, "%s takes no writes until it's opened again", v->label);
+}
+
+static void replace_head(struct cg_volume *v, struct cg_chain *chain)
+{
+    struct cg_chain *old = v->head;
+
+    v->head = chain;
+    cg_chain_unref(old);
+}
+
+/* With the gate held exclusively. */
+static int commit_gated(struct cg_volume *v, struct cg_volume_json *json, struct cg_chain *chain,
+                        struct cg_error *err)
+{
+    int r = cg_volume_json_write(v->dirfd, json, err);
+
+    if (r < 0) {
+        cg_volume_json_clear(json);
+        cg_chain_unref(chain);
+        return after_failure(v, r, err);
+    }
+    cg_volume_json_clear(&v->json);
+    v->json = *json;
+    if (chain)
+        replace_head(v, chain);
+    return 0;
+}
+
+int cg_change_commit_locked(struct cg_volume *v, struct cg_volume_json *json,
+                            struct cg_chain *chain, struct cg_error *err)
+{
+    CG_LOCK_EXCLUSIVE(&v->gate);
+    return commit_gated(v, json, chain, err);
+}
+
+/* A new top layer, durable but for volume.json, locked and taking writes if the volume does. */
+static int make_top(struct cg_volume *v, uint64_t size, struct cg_layer **ret_layer,
+                    struct cg_error *err)
+{
+    char uuid[CG_UUID_LEN + 1];
+    struct cg_layer *layer = NULL;
+
+    cg_uuid(uuid);
+    int r = cg_layer_create(v->dirfd, uuid, size, err);
+    if (r < 0)
+        return r;
+    r = cg_dir_sync(v->dirfd, ".", err);
+    if (r == 0)
+        r = cg_layer_open(v->dirfd, uuid, &layer, err);
+    if (r == 0)
+        r = cg_layer_lock(layer, v->brief ? LOCK_SH : LOCK_EX, err);
+    if (r == 0 && !v->brief)
+        r = cg_layer_begin(layer, v->run, err);
+    if (r < 0) {
+        cg_layer_unref(layer);
+        cg_layer_remove(v->dirfd, uuid, v->run);
+        return r;
+    }
+    *ret_layer = layer;
+    return 0;
+}
+
+/* How a renewal changes volume.json, given the chain of what is sealed by it. */
+typedef int edit_fn(struct cg_volume_json *json, const struct cg_layers *sealed,
+                    const struct cg_change *change, struct cg_error *err);
+
+/* With the gate held exclusively: seals the top and goes on with `top` above it. */
+static int renew_gated(struct cg_volume *v, struct cg_layer *top, edit_fn *edit,
+                       const struct cg_change *change, struct cg_layers *ret_sealed,
+                       struct cg_error *err)
+{
+    struct cg_layer *old = cg_chain_top(v->head);
+    struct cg_layers sealed = { .size = 0 };
+    struct cg_volume_json json;
+    int r = cg_layer_flush(old, err);
+
+    if (r < 0)
+        return r;
+    r = cg_volume_json_copy(&v->json, &json, err);
+    if (r < 0)
+        return r;
+    if ((r = cg_layers_copy(&json.head, &sealed, err)) < 0 ||
+        (r = cg_layers_add(&json.head, cg_layer_uuid(top), err)) < 0)
+        goto fail;
+    json.head.size = cg_layer_size(top);
+    r = edit ? edit(&json, &sealed, change, err) : 0;
+    if (r < 0)
+        goto fail;
+    struct cg_chain *chain = cg_chain_push(v->head, top);
+    if (!chain) {
+        r = cg_error_set(err, ENOMEM, "extend a chain");
+        goto fail;
+    }
+    r = commit_gated(v, &json, chain, err);
+    if (r == 0 && ret_sealed) {
+        *ret_sealed = sealed;
+        return 0;
+    }
+    cg_layers_clear(&sealed);
+    return r;
+
+fail:
+    cg_volume_json_clear(&json);
+    cg_layers_clear(&sealed);
+    return r;
+}
+
+/* Everything acknowledged so far gets into sealed layers; size is that of the new top. */
+static int renew(struct cg_volume *v, uint64_t size, edit_fn *edit, const struct cg_change *change,
+                 struct cg_layers *ret_sealed, struct cg_error *err)
+{
+    struct cg_layer *old = cg_layer_ref(cg_chain_top(v->head)), *top = NULL;
+    struct cg_error ignored;
+    int r = make_top(v, size, &top, err);
+
+    if (r == 0) /* most of the work, before writes are held up */
+        r = v->writing ? cg_layer_flush(old, err) : 0;
+    if (r == 0) {
+        CG_LOCK_EXCLUSIVE(&v->gate);
+        r = renew_gated(v, top, edit, change, ret_sealed, err);
+    }
+    if (r == 0) {
+        /* It's sealed: others may read it from here on, and its map file is the truth. */
+        cg_layer_end(old, &ignored);
+        cg_layer_lock(old, LOCK_SH, &ignored);
+    } else if (top && atomic_load(&v->failed) == 0) {
+        cg_layer_remove(v->dirfd, cg_layer_uuid(top), v->run);
+    }
+    cg_layer_unref(top);
+    cg_layer_unref(old);
+    return r;
+}
+
+int cg_change_push_locked(struct cg_volume *v, struct cg_error *err)
+{
+    return renew(v, cg_chain_size(v->head), NULL, NULL, NULL, err);
+}
+
+/* The top has nothing, and the layer below shows the same: that one can stand for the moment.
+ * With the gate held exclusively. */
+static int sealed_already(struct cg_volume *v, struct cg_layers *ret, struct cg_error *err)
+{
+    size_t count = cg_chain_count(v->head);
+    bool empty;
+
+    if (count < 2 || cg_layer_size(cg_chain_layer(v->head, count - 2)) != cg_chain_size(v->head))
+        return 0;
+    int r = cg_layer_is_empty(cg_chain_top(v->head), &empty, err);
+    if (r < 0 || !empty)
+        return r;
+    r = cg_volume_layers_of(v->head, ret, err);
+    if (r < 0)
+        return r;
+    ret->count--;
+    return 1;
+}
+
+static int seal_empty(struct cg_volume *v, edit_fn *edit, const struct cg_change *change,
+                      struct cg_layers *ret_sealed, struct cg_error *err)
+{
+    struct cg_layers sealed;
+    struct cg_volume_json json;
+    CG_LOCK_EXCLUSIVE(&v->gate);
+    int r = sealed_already(v, &sealed, err);
+
+    if (r <= 0)
+        return r;
+    if (edit) {
+        r = cg_volume_json_copy(&v->json, &json, err);
+        if (r == 0) {
+            r = edit(&json, &sealed, change, err);
+            if (r == 0)
+                r = commit_gated(v, &json, NULL, err);
+            else
+                cg_volume_json_clear(&json);
+        }
+    }
+    if (r >= 0 && ret_sealed)
+        *ret_sealed = sealed;
+    else
+        cg_layers_clear(&sealed);
+    return r < 0 ? r : 1;
+}
+
+static int seal(struct cg_volume *v, edit_fn *edit, const struct cg_change *change,
+                struct cg_layers *ret_sealed, struct cg_error *err)
+{
+    int r = seal_empty(v, edit, change, ret_sealed, err);
+
+    if (r != 0)
+        return r < 0 ? r : 0;
+    return renew(v, cg_chain_size(v->head), edit, change, ret_sealed, err);
+}
+
+static int add_snapshot(struct cg_volume_json *json, const struct cg_layers *sealed,
+                        const struct cg_change *change, struct cg_error *err)
+{
+    cg_volume_json_remember(json, change->id);
+    return cg_volume_json_add_snapshot(json, change->snapshot, time(NULL), sealed, err);
+}
+
+static int snapshot(struct cg_volume *v, const struct cg_change *change,
+                    struct cg_layers *ret_sealed, struct cg_error *err)
+{
+    if (cg_volume_json_snapshot(&v->json, change->snapshot))
+        return cg_error_say(err, EEXIST, "%s has a snapshot %s already", v->label,
+                            change->snapshot);
+    return seal(v, add_snapshot, change, ret_sealed, err);
+}
+
+static int no_snapshot(struct cg_volume *v, const char *name, struct cg_error *err)
+{
+    return cg_error_say(err, ENOENT, "there is no snapshot %s@%s", v->label, name);
+}
+
+/* Its layers stay, unless only this snapshot has them (after a rollback). */
+static int remove_snapshot(struct cg_volume *v, const struct cg_change *change,
+                           struct cg_error *err)
+{
+    struct cg_volume_snapshot *s = cg_volume_json_snapshot(&v->json, change->snapshot);
+    struct cg_volume_json json;
+    struct cg_layers old;
+
+    if (!s)
+        return no_snapshot(v, change->snapshot, err);
+    int r = cg_layers_copy(&s->layers, &old, err);
+    if (r < 0)
+        return r;
+    r = cg_volume_json_copy(&v->json, &json, err);
+    if (r == 0) {
+        cg_volume_json_remove_snapshot(&json, change->snapshot);
+        cg_volume_json_remember(&json, change->id);
+        r = cg_change_commit_locked(v, &json, NULL, err);
+    }
+    if (r == 0)
+        remove_dropped(v, &old);
+    cg_layers_clear(&old);
+    return r;
+}
+
+static int set_size(struct cg_volume_json *json, const struct cg_layers *sealed,
+                    const struct cg_change *change, struct cg_error *err)
+{
+    (void)sealed;
+    (void)err;
+    json->original_size = change->size;
+    cg_volume_json_remember(json, change->id);
+    return 0;
+}
+
+static int resize(struct cg_volume *v, const struct cg_change *change, struct cg_error *err)
+{
+    uint64_t size = cg_chain_size(v->head);
+
+    if (change->size == 0 || change->size % CG_SECTOR || change->size > CG_IMAGE_MAX)
+        return cg_error_say(err, EINVAL, "resize %s: %llu is not a size of a volume", v->label,
+                            (unsigned long long)change->size);
+    if (change->size < size)
+        return cg_error_say(err, EINVAL, "resize %s: it has %llu bytes, and volumes only grow",
+                            v->label, (unsigned long long)size);
+    return change->size == size ? 0 : renew(v, change->size, set_size, change, NULL, err);
+}
+
+/* The snapshot's layers, those that the volume has open shared with it. */
+static int chain_of(struct cg_volume *v, const struct cg_layers *layers, struct cg_layer *top,
+                    struct cg_chain **ret_chain, struct cg_error *err)
+{
+    struct cg_layer **open;
+    int r = cg_volume_open_layers(v->dirfd, layers, true, &open, err);
+
+    if (r < 0)
+        return r;
+    CG_CLEANUP(cg_chain_cleanup)
+    struct cg_chain *below =
+        cg_chain_new(layers->size, open, layers->count, cg_chain_parent(v->head));
+    cg_volume_close_layers(open, layers->count);
+    *ret_chain = below ? cg_chain_push(below, top) : NULL;
+    return *ret_chain ? 0 : cg_error_set(err, ENOMEM, "open a chain");
+}
+
+static int rollback_json(struct cg_volume *v, const struct cg_volume_snapshot *s,
+                         struct cg_layer *top, struct cg_volume_json *ret, struct cg_error *err)
+{
+    struct cg_volume_json json;
+    struct cg_layers head;
+    int r = cg_volume_json_copy(&v->json, &json, err);
+
+    if (r < 0)
+        return r;
+    r = cg_layers_copy(&s->layers, &head, err);
+    if (r == 0) {
+        cg_layers_clear(&json.head);
+        json.head = head;
+        json.original_size = head.size;
+        r = cg_layers_add(&json.head, cg_layer_uuid(top), err);
+    }
+    if (r < 0) {
+        cg_volume_json_clear(&json);
+        return r;
+    }
+    *ret = json;
+    return 0;
+}
+
+static int rollback_to(struct cg_volume *v, const struct cg_volume_snapshot *s,
+                       struct cg_layer *top, struct cg_error *err)
+{
+    struct cg_volume_json json;
+    struct cg_chain *chain;
+    int r = chain_of(v, &s->layers, top, &chain, err);
+
+    if (r < 0)
+        return r;
+    r = rollback_json(v, s, top, &json, err);
+    if (r < 0) {
+        cg_chain_unref(chain);
+        return r;
+    }
+    return cg_change_commit_locked(v, &json, chain, err);
+}
+
+static int rollback(struct cg_volume *v, const struct cg_change *change, struct cg_error *err)
+{
+    struct cg_volume_snapshot *s = cg_volume_json_snapshot(&v->json, change->snapshot);
+    struct cg_layers old;
+    struct cg_layer *top;
+
+    if (!s)
+        return no_snapshot(v, change->snapshot, err);
+    int r = cg_layers_copy(&v->json.head, &old, err);
+    if (r < 0)
+        return r;
+    r = make_top(v, s->layers.size, &top, err);
+    if (r == 0) {
+        r = rollback_to(v, s, top, err);
+        if (r < 0 && atomic_load(&v->failed) == 0)
+            cg_layer_remove(v->dirfd, cg_layer_uuid(top), v->run);
+        cg_layer_unref(top);
+    }
+    if (r == 0)
+        remove_dropped(v, &old);
+    cg_layers_clear(&old);
+    return r;
+}
+
+/* Done before, for this request? */
+static int repeated(struct cg_volume *v, const struct cg_change *change,
+                    struct cg_layers *ret_sealed, struct cg_error *err)
+{
+    const struct cg_volume_snapshot *s = cg_volume_json_snapshot(&v->json, change->snapshot);
+
+    if (!cg_volume_json_requested(&v->json, change->id))
+        return 0;
+    int r = ret_sealed && s ? cg_layers_copy(&s->layers, ret_sealed, err) : 0;
+    return r < 0 ? r : 1;
+}
+
+static int perform(struct cg_volume *v, const struct cg_change *change,
+                   struct cg_layers *ret_sealed, struct cg_error *err)
+{
+    CG_LOCK(&v->change);
+    if (v->lock_fd < 0)
+        return cg_error_set(err, EAGAIN, "%s", v->label);
+    if (atomic_load(&v->failed) < 0)
+        return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
+    int r = repeated(v, change, ret_sealed, err);
+    if (r != 0)
+        return r < 0 ? r : 0;
+    switch (change->op) {
+    case CG_CHANGE_SNAPSHOT:
+        return snapshot(v, change, ret_sealed, err);
+    case CG_CHANGE_REMOVE_SNAPSHOT:
+        return remove_snapshot(v, change, err);
+    case CG_CHANGE_RESIZE:
+        return resize(v, change, err);
+    case CG_CHANGE_ROLLBACK:
+        return rollback(v, change, err);
+    case CG_CHANGE_SEAL:
+        return seal(v, NULL, change, ret_sealed, err);
+    }
+    return cg_error_set(err, EINVAL, "change %s", v->label);
+}
+
+static const char *const op_names[] = {
+    [CG_CHANGE_SNAPSHOT] = "snapshot", [CG_CHANGE_REMOVE_SNAPSHOT] = "remove-snapshot",
+    [CG_CHANGE_RESIZE] = "resize",     [CG_CHANGE_ROLLBACK] = "rollback",
+    [CG_CHANGE_SEAL] = "seal",
+};
+
+static int parse_request(const json_t *request, struct cg_change *ret, struct cg_error *err)
+{
+    const char *op = json_string_value(json_object_get(request, "op"));
+    const char *name = json_string_value(json_object_get(request, "snapshot"));
+    const char *id = json_string_value(json_object_get(request, "id"));
+    struct cg_change change = { .size = 0 };
+    size_t i = 0;
+
+    while (op && i < sizeof op_names / sizeof *op_names && strcmp(op, op_names[i]) != 0)
+        i++;
+    if (!op || i == sizeof op_names / sizeof *op_names || !id || !cg_uuid_valid(id) ||
+        (name && *name && !cg_name_part_valid(name)))
+        return cg_error_say(err, EINVAL, "the request makes no sense");
+    change.op = (enum cg_change_op)i;
+    change.size = (uint64_t)json_integer_value(json_object_get(request, "size"));
+    snprintf(change.id, sizeof change.id, "%s", id);
+    snprintf(change.snapshot, sizeof change.snapshot, "%s", name ? name : "");
+    *ret = change;
+    return 0;
+}
+
+int cg_change_answer(void *opaque, struct cg_control_call *call, const json_t *request,
+                     json_t *answer, struct cg_error *err)
+{
+    struct cg_volume *v = opaque;
+    struct cg_layers sealed = { .size = 0 };
+    struct cg_change change;
+    const char *op = json_string_value(json_object_get(request, "op"));
+
+    if (op && strcmp(op, "flatten") == 0)
+        return cg_flatten_answer(v, call, err);
+    int r = parse_request(request, &change, err);
+    if (r == 0 && change.op == CG_CHANGE_ROLLBACK)
+        return cg_error_say(err, EBUSY, "%s is being written by process %ld", v->label,
+                            (long)getpid());
+    if (r == 0)
+        r = perform(v, &change, &sealed, err);
+    if (r == 0 && sealed.count)
+        r = cg_layers_to_json(&sealed, answer, err);
+    cg_layers_clear(&sealed);
+    return r;
+}
+
+static int ask(int dirfd, const struct cg_change *change, struct cg_layers *ret_sealed,
+               struct cg_error *err)
+{
+    struct cg_writer writer;
+    json_t *answer = NULL;
+
+    cg_writer_read(dirfd, &writer);
+    if (!*writer.socket)
+        return cg_error_say(err, ECONNRESET, "the writer has no socket");
+    json_t *request =
+        json_pack("{s:s, s:s, s:s, s:I}", "op", op_names[change->op], "id", change->id, "snapshot",
+                  change->snapshot, "size", (json_int_t)change->size);
+    if (!request)
+        return cg_error_set(err, ENOMEM, "ask the writer");
+    int r = cg_control_ask(writer.socket, request, NULL, NULL, &answer, err);
+    json_decref(request);
+    if (r == 0 && ret_sealed)
+        r = cg_layers_from_json(answer, ret_sealed, err);
+    json_decref(answer);
+    return r == -EAGAIN ? -ECONNRESET : r;
+}
+
+int cg_change_ask_seal(int dirfd, struct cg_layers *ret_layers, struct cg_error *err)
+{
+    struct cg_change change = { .op = CG_CHANGE_SEAL };
+
+    cg_uuid(change.id);
+    return ask(dirfd, &change, ret_layers, err);
+}
+
+/* One attempt: by the open volume, by taking the lock, by asking.  -ECONNRESET: again. */
+static int attempt(struct cg_volumes *space, const struct cg_name *name, struct cg_change *change,
+                   struct cg_layers *ret_sealed, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int dirfd = -1;
+    struct cg_volume *v;
+    int r = cg_volume_open_dir(space, name, &dirfd, err);
+
+    if (r < 0)
+        return r;
+    v = cg_volume_find_writer(space, dirfd);
+    r = v ? 0 : cg_volume_open_brief(space, name, &v, err);
+    if (r == 0) {
+        r = perform(v, change, ret_sealed, err);
+        cg_volume_unref(v);
+        return r == -EAGAIN ? -ECONNRESET : r;
+    }
+    if (r != -EBUSY || change->op == CG_CHANGE_ROLLBACK)
+        return r;
+    return ask(dirfd, change, ret_sealed, err);
+}
+
+int cg_change(struct cg_volumes *space, const struct cg_name *name, struct cg_change *change,
+              struct cg_layers *ret_sealed, struct cg_error *err)
+{
+    cg_uuid(change->id);
+    for (unsigned i = 0;; i++) {
+        int r = attempt(space, name, change, ret_sealed, err);
+        if (r != -ECONNRESET)
+            return r;
+        if (!cg_writer_wait(i))
+            return cg_error_say(err, EBUSY, "the writer does not answer");
+    }
+}

@@ -1,0 +1,41 @@
+/* The socket of a volume's writer: what other processes want of it.  A connection carries one
+ * request, a line of JSON; the answer is lines of JSON, of which the last has "ok" or "errno". */
+#ifndef CG_VOLUMES_CONTROL_H
+#define CG_VOLUMES_CONTROL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "core/base/error.h"
+
+struct cg_control;
+struct cg_control_call;
+
+/* Does what request asks and adds members to answer, an object.  0 or -errno with err set.  Any
+ * number of calls at once, each in a thread of its own. */
+typedef int cg_control_fn(void *opaque, struct cg_control_call *call, const json_t *request,
+                          json_t *answer, struct cg_error *err);
+
+/* Listens at the path socket, replacing what is there, and calls fn for each request.  Starts
+ * threads. */
+int cg_control_start(const char *socket, cg_control_fn *fn, void *opaque,
+                     struct cg_control **ret_control, struct cg_error *err);
+
+/* Takes no more requests, waits for the running ones, removes the socket.  NULL is fine. */
+void cg_control_stop(struct cg_control *control);
+
+/* Within fn: tells the other end how far it is.  Non-zero if nobody waits any more. */
+int cg_control_progress(struct cg_control_call *call, uint64_t done, uint64_t total);
+
+/* Asks who listens at socket.  0 with the answer, which the caller owns; -ECONNRESET if nobody
+ * listens or the other end died before it answered: start again; else the answer's error. */
+int cg_control_ask(const char *socket, const json_t *request,
+                   int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                   json_t **ret_answer, struct cg_error *err);
+
+/* True if somebody listens at socket. */
+bool cg_control_answers(const char *socket);
+
+#endif

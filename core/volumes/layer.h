@@ -1,0 +1,81 @@
+/* One copy-on-write level of a volume: a sparse data file in which byte i is byte i of the volume,
+ * and a map that says which blocks it has.
+ *
+ * An open layer is shared by reference.  One that was begun takes writes from any number of
+ * threads; a sealed one never changes again.
+ */
+#ifndef CG_VOLUMES_LAYER_H
+#define CG_VOLUMES_LAYER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/error.h"
+#include "core/volumes/map_file.h"
+
+struct cg_layer;
+
+/* Makes the files of a layer of size bytes in dirfd, all absent, durably but for the directory. */
+int cg_layer_create(int dirfd, const char *uuid, uint64_t size, struct cg_error *err);
+
+/* Removes the files and what a dead writer may have left in the run directory. */
+void cg_layer_remove(int dirfd, const char *uuid, const char *run);
+
+/* Opens a layer for reading.  -ENOENT: no such files; -EIO: damaged.  One reference. */
+int cg_layer_open(int dirfd, const char *uuid, struct cg_layer **ret_layer, struct cg_error *err);
+struct cg_layer *cg_layer_ref(struct cg_layer *layer);
+void cg_layer_unref(struct cg_layer *layer);
+
+const char *cg_layer_uuid(struct cg_layer *layer);
+uint64_t cg_layer_size(struct cg_layer *layer);
+
+/* flock on the map file: LOCK_SH by who reads, LOCK_EX by who writes; with LOCK_NB -EWOULDBLOCK
+ * is an ordinary answer, after which nothing is locked. */
+int cg_layer_lock(struct cg_layer *layer, int operation, struct cg_error *err);
+
+/* Goes on, for reading, with what a writer that died in this boot left. */
+int cg_layer_follow(struct cg_layer *layer, const char *run, struct cg_error *err);
+
+/* Makes the layer writable, going on where a dead writer stopped. */
+int cg_layer_begin(struct cg_layer *layer, const char *run, struct cg_error *err);
+
+/* Makes durable what a writer that died in this boot left, without becoming a writer. */
+int cg_layer_settle(int dirfd, const char *uuid, const char *run, struct cg_error *err);
+
+/* Flushes and ends writing: the map file is the truth from here on. */
+int cg_layer_end(struct cg_layer *layer, struct cg_error *err);
+
+/* As cg_map_run: which state the blocks have. */
+int cg_layer_run(struct cg_layer *layer, uint64_t block, uint64_t max, enum cg_state *ret_state,
+                 uint64_t *ret_count, struct cg_error *err);
+
+/* Reads from the data file, whatever the states are. */
+int cg_layer_read(struct cg_layer *layer, void *buf, size_t len, uint64_t off,
+                  struct cg_error *err);
+
+/* Writes a range whose blocks all have data; no state changes. */
+int cg_layer_overwrite(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
+                       struct cg_error *err);
+
+/* Writes any range.  head and tail are the whole first and last block as they read in the layers
+ * below, for the bytes around the range; they may be NULL if the range has none there, or if the
+ * block isn't absent (a block never becomes absent again). */
+int cg_layer_write(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
+                   const uint8_t *head, const uint8_t *tail, struct cg_error *err);
+
+/* Makes whole blocks zero and gives their space back. */
+int cg_layer_zero(struct cg_layer *layer, uint64_t block, uint64_t count, struct cg_error *err);
+
+/* Makes everything written before it durable.  Concurrent callers share the work.  -ENOSPC: no room
+ * for the map, may be called again.  After a failed fsync the layer takes no more writes and
+ * flushes (-EIO) until it's opened again.  Nothing to do if the layer wasn't begun. */
+int cg_layer_flush(struct cg_layer *layer, struct cg_error *err);
+
+/* *ret_empty: all blocks are absent. */
+int cg_layer_is_empty(struct cg_layer *layer, bool *ret_empty, struct cg_error *err);
+
+/* Bytes on disk. */
+uint64_t cg_layer_allocated(struct cg_layer *layer);
+
+#endif

@@ -1,0 +1,245 @@
+#include "config.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "core/volumes/list.h"
+#include "core/volumes/volume.h"
+
+static void close_dir(DIR **dir)
+{
+    if (*dir)
+        closedir(*dir);
+}
+
+/* Calls fn for each subdirectory of path whose name is one of ours. */
+typedef int sub_fn(struct cg_volumes *space, const char *name, void *opaque, struct cg_error *err);
+
+static int each_directory(struct cg_volumes *space, const char *path, sub_fn *fn, void *opaque,
+                          struct cg_error *err)
+{
+    int dirfd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    CG_CLEANUP(close_dir) DIR *dir = dirfd < 0 ? NULL : fdopendir(dirfd);
+    struct dirent *e;
+    struct stat st;
+
+    if (!dir) {
+        int r = errno == ENOENT ? cg_error_say(err, ENOENT, "there is no project %s", path)
+                                : cg_error_set(err, errno, "list %s", path);
+        cg_close(&dirfd);
+        return r;
+    }
+    while (errno = 0, (e = readdir(dir))) {
+        if (!cg_name_part_valid(e->d_name) ||
+            fstatat(dirfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+            continue;
+        int r = fn(space, e->d_name, opaque, err);
+        if (r != 0)
+            return r;
+    }
+    return errno ? cg_error_set(err, errno, "list %s", path) : 0;
+}
+
+struct listing {
+    const char *project;
+    cg_entry_fn *fn;
+    void *opaque;
+};
+
+static int list_project(struct cg_volumes *space, const char *name, void *opaque,
+                        struct cg_error *err)
+{
+    struct listing *l = opaque;
+    struct cg_entry entry = { .name = name, .directory = true };
+
+    (void)space;
+    return l->fn(l->opaque, &entry, err);
+}
+
+static int tell_volume(struct listing *l, const char *name, const struct cg_volume_json *json,
+                       struct cg_error *err)
+{
+    struct cg_entry head = { .name = name,
+                             .size = json->head.size,
+                             .time = json->created,
+                             .description = *json->parent ? "volume, a clone" : "volume" };
+    int r = l->fn(l->opaque, &head, err);
+
+    for (size_t i = 0; r == 0 && i < json->snapshots; i++) {
+        const struct cg_volume_snapshot *s = &json->snapshot[i];
+        char text[2 * CG_PART_MAX + 2];
+        snprintf(text, sizeof text, "%s@%s", name, s->name);
+        struct cg_entry entry = {
+            .name = text, .size = s->layers.size, .time = s->time, .description = "snapshot"
+        };
+        r = l->fn(l->opaque, &entry, err);
+    }
+    return r;
+}
+
+static int list_volume(struct cg_volumes *space, const char *name, void *opaque,
+                       struct cg_error *err)
+{
+    struct listing *l = opaque;
+    struct cg_volume_json json;
+    struct cg_error why;
+    char path[CG_NAME_MAX];
+
+    snprintf(path, sizeof path, "%s/%s", l->project, name);
+    CG_CLEANUP(cg_close)
+    int fd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) /* deleted meanwhile */
+        return 0;
+    int r = fd < 0 ? cg_error_set(&why, errno, "open") : cg_volume_json_read(fd, &json, NULL, &why);
+    if (r == -ENOENT) {
+        struct stat st;
+        if (fstatat(space->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            return 0;
+    }
+    if (r < 0) { /* one that is damaged doesn't hide the others */
+        struct cg_entry entry = { .name = name, .description = why.message };
+        return l->fn(l->opaque, &entry, err);
+    }
+    r = tell_volume(l, name, &json, err);
+    cg_volume_json_clear(&json);
+    return r;
+}
+
+/* A whole name as a prefix: the volume and its snapshots, or the one snapshot. */
+static int only(void *opaque, const struct cg_entry *entry, struct cg_error *err)
+{
+    struct {
+        const char *want;
+        struct listing *l;
+    } *o = opaque;
+
+    return strcmp(entry->name, o->want) == 0 ? o->l->fn(o->l->opaque, entry, err) : 0;
+}
+
+static int list_one(struct cg_volumes *space, const struct cg_name *name, struct listing *l,
+                    struct cg_error *err)
+{
+    char text[2 * CG_PART_MAX + 2];
+    struct {
+        const char *want;
+        struct listing *l;
+    } o = { text, l };
+    struct listing filtered = { l->project, only, &o };
+    CG_CLEANUP(cg_close) int fd = -1;
+    int r = cg_volume_open_dir(space, name, &fd, err);
+
+    if (r < 0)
+        return r;
+    if (!*name->snapshot)
+        return list_volume(space, name->part[1], l, err);
+    snprintf(text, sizeof text, "%s@%s", name->part[1], name->snapshot);
+    return list_volume(space, name->part[1], &filtered, err);
+}
+
+int cg_list(struct cg_volumes *space, const struct cg_name *prefix, cg_entry_fn *fn, void *opaque,
+            struct cg_error *err)
+{
+    struct listing l = { prefix->part[0], fn, opaque };
+
+    if (prefix->parts == 0)
+        return each_directory(space, ".", list_project, &l, err);
+    if (prefix->parts == 1)
+        return each_directory(space, prefix->part[0], list_volume, &l, err);
+    return list_one(space, prefix, &l, err);
+}
+
+/* Bytes on disk of all layers, those shared with clones too. */
+static uint64_t allocated(int dirfd)
+{
+    int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CG_CLEANUP(close_dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *e;
+    uint64_t sum = 0;
+
+    if (!dir) {
+        cg_close(&fd);
+        return 0;
+    }
+    while ((e = readdir(dir))) {
+        struct stat st;
+        if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
+            sum += 512 * (uint64_t)st.st_blocks;
+    }
+    return sum;
+}
+
+static json_t *parent_json(const struct cg_volume_json *json)
+{
+    if (!*json->parent)
+        return json_null();
+    return json_pack("{s:s, s:s, s:I}", "name", json->parent, "identity", json->parent_identity,
+                     "size", (json_int_t)json->parent_size);
+}
+
+static json_t *snapshots_json(const struct cg_volume_json *json)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < json->snapshots; i++) {
+        const struct cg_volume_snapshot *s = &json->snapshot[i];
+        json_array_append_new(array,
+                              json_pack("{s:s, s:I, s:I}", "name", s->name, "size",
+                                        (json_int_t)s->layers.size, "time", (json_int_t)s->time));
+    }
+    return array;
+}
+
+static json_t *head_json(int dirfd, const struct cg_volume_json *json)
+{
+    pid_t writer = cg_writer_alive(dirfd);
+    json_t *info = json_pack(
+        "{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I}", "uuid", json->uuid, "size",
+        (json_int_t)json->head.size, "original_size", (json_int_t)json->original_size, "created",
+        (json_int_t)json->created, "parent", parent_json(json), "snapshots", snapshots_json(json),
+        "layers", (json_int_t)json->head.count, "allocated", (json_int_t)allocated(dirfd));
+
+    if (info && writer && json_object_set_new(info, "writer", json_integer(writer)) < 0) {
+        json_decref(info);
+        return NULL;
+    }
+    return info;
+}
+
+static json_t *snapshot_info(const struct cg_volume_json *json, const struct cg_volume_snapshot *s)
+{
+    return json_pack("{s:s, s:s, s:I, s:I, s:o, s:I}", "uuid", s->layers.uuid[s->layers.count - 1],
+                     "volume", json->uuid, "size", (json_int_t)s->layers.size, "created",
+                     (json_int_t)s->time, "parent", parent_json(json), "layers",
+                     (json_int_t)s->layers.count);
+}
+
+int cg_list_info(struct cg_volumes *space, const struct cg_name *name, json_t **ret_info,
+                 struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int fd = -1;
+    struct cg_volume_json json;
+    char text[CG_NAME_MAX];
+    int r = cg_volume_open_dir(space, name, &fd, err);
+
+    if (r < 0)
+        return r;
+    r = cg_volume_json_read(fd, &json, NULL, err);
+    if (r < 0)
+        return cg_error_prefix(err, r, "%s", cg_name_text(name, true, text));
+    const struct cg_volume_snapshot *s =
+        *name->snapshot ? cg_volume_json_snapshot(&json, name->snapshot) : NULL;
+    if (*name->snapshot && !s) {
+        r = cg_error_say(err, ENOENT, "there is no snapshot %s", cg_name_text(name, true, text));
+    } else {
+        *ret_info = s ? snapshot_info(&json, s) : head_json(fd, &json);
+        r = *ret_info ? 0 : cg_error_set(err, ENOMEM, "describe %s", text);
+    }
+    cg_volume_json_clear(&json);
+    return r;
+}

@@ -1,0 +1,549 @@
+/* Thread model.  The status of a window only moves forward: UNKNOWN to EMPTY or OWN, then to
+ * SHARED; moves happen under the lock `load`, looks are atomic and free.  A window's words in `own`
+ * never change once it's OWN, those in the working map only under the blocks' locks of the layer,
+ * by atomic stores.  Someone who saw OWN while another moves the window to SHARED reads the states
+ * of a moment ago: that is what concurrent means.  Marks in `dirty` are set after the states.
+ */
+#include "config.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "core/base/files.h"
+#include "core/volumes/map.h"
+#include "core/volumes/work_map.h"
+
+#define WORDS (CG_MAP_WINDOW / 8)
+#define WORD_BLOCKS 32u
+#define SECTOR_WORDS (CG_MAP_SECTOR / 8)
+#define ONES UINT64_C(0x5555555555555555) /* one in each pair of bits */
+
+enum status {
+    UNKNOWN, /* not looked at yet */
+    EMPTY,   /* all absent, takes no memory */
+    OWN,     /* as in the map file, in own memory */
+    SHARED,  /* in the working map */
+};
+
+struct cg_map {
+    char uuid[CG_UUID_LEN + 1];
+    int fd;
+    uint64_t size, blocks, windows;
+    pthread_mutex_t load; /* guards changes of status, own, and work's reservations */
+    _Atomic uint8_t *status;
+    _Atomic uint64_t *own; /* mapped, zeros, touched only for OWN windows */
+    struct cg_work_map *work;
+    _Atomic uint64_t *dirty; /* a bit a sector of states; NULL unless writable */
+};
+
+static uint64_t dirty_words(const struct cg_map *map)
+{
+    return (map->windows * CG_MAP_WINDOW_SECTORS + 63) / 64;
+}
+
+int cg_map_open(int dirfd, const char *uuid, struct cg_map **ret_map, struct cg_error *err)
+{
+    char name[CG_UUID_LEN + 5];
+    struct cg_map *map = calloc(1, sizeof *map);
+
+    if (!map)
+        return cg_error_set(err, ENOMEM, "open a map");
+    map->fd = -1;
+    map->own = MAP_FAILED;
+    pthread_mutex_init(&map->load, NULL);
+    snprintf(map->uuid, sizeof map->uuid, "%s", uuid);
+    snprintf(name, sizeof name, "%s.map", uuid);
+    int r = cg_map_file_open(dirfd, name, uuid, &map->fd, &map->size, err);
+    if (r < 0)
+        goto fail;
+    map->blocks = (map->size + CG_BLOCK - 1) / CG_BLOCK;
+    map->windows = cg_map_file_windows(map->size);
+    map->status = calloc(map->windows, 1);
+    map->own = mmap(NULL, map->windows * CG_MAP_WINDOW, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!map->status || map->own == MAP_FAILED) {
+        r = cg_error_set(err, ENOMEM, "open %s", name);
+        goto fail;
+    }
+    *ret_map = map;
+    return 0;
+
+fail:
+    cg_map_close(map);
+    return r;
+}
+
+void cg_map_close(struct cg_map *map)
+{
+    if (!map)
+        return;
+    cg_work_map_close(map->work);
+    if (map->own != MAP_FAILED)
+        munmap((void *)map->own, map->windows * CG_MAP_WINDOW);
+    if (map->fd >= 0)
+        close(map->fd);
+    pthread_mutex_destroy(&map->load);
+    free((void *)map->status);
+    free((void *)map->dirty);
+    free(map);
+}
+
+int cg_map_fd(struct cg_map *map)
+{
+    return map->fd;
+}
+
+uint64_t cg_map_size(struct cg_map *map)
+{
+    return map->size;
+}
+
+static _Atomic uint64_t *own_words(struct cg_map *map, uint64_t window)
+{
+    return map->own + window * WORDS;
+}
+
+static uint64_t file_offset(uint64_t window)
+{
+    return CG_MAP_HEADER + window * CG_MAP_WINDOW;
+}
+
+static int read_window(struct cg_map *map, uint64_t window, uint64_t ret[static WORDS],
+                       struct cg_error *err)
+{
+    uint8_t buf[CG_MAP_WINDOW];
+    int r = cg_pread_full(map->fd, buf, sizeof buf, file_offset(window));
+
+    if (r == -ENODATA)
+        r = -EIO;
+    if (r < 0)
+        return cg_error_set(err, -r, "read %s.map", map->uuid);
+    cg_map_file_get_words(ret, buf, WORDS);
+    return 0;
+}
+
+/* Finds out what a window is, and with it the empty ones that follow. */
+static int load_locked(struct cg_map *map, uint64_t window, struct cg_error *err)
+{
+    uint64_t words[WORDS];
+    uint64_t off = file_offset(window);
+    off_t data = lseek(map->fd, (off_t)off, SEEK_DATA);
+
+    if (data < 0 && errno != ENXIO)
+        return cg_error_set(err, errno, "read %s.map", map->uuid);
+    uint64_t next = data < 0 ? map->windows : ((uint64_t)data - CG_MAP_HEADER) / CG_MAP_WINDOW;
+    if (next > window) {
+        for (uint64_t w = window; w < next; w++)
+            if (atomic_load(&map->status[w]) == UNKNOWN)
+                atomic_store(&map->status[w], EMPTY);
+        return 0;
+    }
+    int r = read_window(map, window, words, err);
+    if (r < 0)
+        return r;
+    if (cg_is_zero(words, sizeof words)) {
+        atomic_store(&map->status[window], EMPTY);
+        return 0;
+    }
+    for (size_t i = 0; i < WORDS; i++)
+        atomic_store_explicit(&own_words(map, window)[i], words[i], memory_order_relaxed);
+    atomic_store(&map->status[window], OWN);
+    return 0;
+}
+
+/* The window's words; NULL in *ret_words if it's empty. */
+static inline int look(struct cg_map *map, uint64_t window, const _Atomic uint64_t **ret_words,
+                       struct cg_error *err)
+{
+    uint8_t status = atomic_load_explicit(&map->status[window], memory_order_acquire);
+
+    if (status == UNKNOWN) {
+        CG_LOCK(&map->load);
+        status = atomic_load(&map->status[window]);
+        if (status == UNKNOWN) {
+            int r = load_locked(map, window, err);
+            if (r < 0)
+                return r;
+            status = atomic_load(&map->status[window]);
+        }
+    }
+    *ret_words = status == SHARED ? cg_work_map_words(map->work, window)
+                 : status == OWN  ? own_words(map, window)
+                                  : NULL;
+    return 0;
+}
+
+static struct cg_work_map_id work_id(struct cg_map *map, const char *run, const struct stat *st)
+{
+    return (struct cg_work_map_id){ .run = run,
+                                    .uuid = map->uuid,
+                                    .dev = st->st_dev,
+                                    .inode = st->st_ino,
+                                    .windows = map->windows };
+}
+
+int cg_map_follow(struct cg_map *map, const char *run, struct cg_error *err)
+{
+    struct stat st;
+
+    if (fstat(map->fd, &st) < 0)
+        return cg_error_set(err, errno, "stat %s.map", map->uuid);
+    struct cg_work_map_id id = work_id(map, run, &st);
+    struct cg_work_map *work;
+    int r = cg_work_map_open(&id, false, NULL, &work, err);
+    if (r == -ENOENT)
+        return 0;
+    if (r < 0)
+        return r;
+    CG_LOCK(&map->load);
+    for (uint64_t w = 0; w < map->windows; w++) {
+        if (!cg_work_map_has(work, w))
+            continue;
+        _Atomic uint64_t *from = cg_work_map_words(work, w);
+        for (size_t i = 0; i < WORDS; i++)
+            atomic_store(&own_words(map, w)[i], atomic_load(&from[i]));
+        atomic_store(&map->status[w], OWN);
+    }
+    cg_work_map_close(work);
+    return 0;
+}
+
+static void mark(struct cg_map *map, uint64_t sector)
+{
+    uint64_t bit = UINT64_C(1) << (sector % 64);
+
+    atomic_fetch_or(&map->dirty[sector / 64], bit);
+}
+
+/* The working map of a dead writer is the truth; the sectors in which the map file differs from it
+ * are written by the next flush. */
+static int adopt_window(struct cg_map *map, struct cg_work_map *work, uint64_t window,
+                        struct cg_error *err)
+{
+    uint64_t disk[WORDS];
+    _Atomic uint64_t *words = cg_work_map_words(work, window);
+    int r = read_window(map, window, disk, err);
+
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < WORDS; i++)
+        if (atomic_load(&words[i]) != disk[i])
+            mark(map, window * CG_MAP_WINDOW_SECTORS + i / SECTOR_WORDS);
+    return 0;
+}
+
+static int adopt(struct cg_map *map, struct cg_work_map *work, struct cg_error *err)
+{
+    CG_LOCK(&map->load);
+    for (uint64_t w = 0; w < map->windows; w++) {
+        int r = cg_work_map_has(work, w) ? adopt_window(map, work, w, err) : 0;
+        if (r < 0)
+            return r;
+    }
+    map->work = work;
+    for (uint64_t w = 0; w < map->windows; w++)
+        if (cg_work_map_has(work, w))
+            atomic_store(&map->status[w], SHARED);
+    return 0;
+}
+
+int cg_map_begin(struct cg_map *map, const char *run, bool *ret_adopted, struct cg_error *err)
+{
+    struct cg_work_map *work = NULL;
+    bool created = false;
+    struct stat st;
+
+    assert(!map->dirty);
+    if (fstat(map->fd, &st) < 0)
+        return cg_error_set(err, errno, "stat %s.map", map->uuid);
+    struct cg_work_map_id id = work_id(map, run, &st);
+    map->dirty = calloc(dirty_words(map), sizeof *map->dirty);
+    if (!map->dirty)
+        return cg_error_set(err, ENOMEM, "write %s.map", map->uuid);
+    int r = cg_work_map_open(&id, true, &created, &work, err);
+    if (r == 0)
+        r = adopt(map, work, err);
+    if (r < 0) {
+        cg_work_map_close(work);
+        free((void *)map->dirty);
+        map->dirty = NULL;
+        return r;
+    }
+    *ret_adopted = !created;
+    return 0;
+}
+
+bool cg_map_left(struct cg_map *map, const char *run)
+{
+    struct stat st;
+
+    if (fstat(map->fd, &st) < 0)
+        return true;
+    struct cg_work_map_id id = work_id(map, run, &st);
+    return cg_work_map_exists(&id);
+}
+
+int cg_map_end(struct cg_map *map, struct cg_error *err)
+{
+    return map->work ? cg_work_map_unlink(map->work, err) : 0;
+}
+
+void cg_map_forget(int dirfd, const char *uuid, const char *run)
+{
+    char name[CG_UUID_LEN + 5];
+    struct stat st;
+
+    snprintf(name, sizeof name, "%s.map", uuid);
+    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return;
+    struct cg_work_map_id id = { .run = run, .uuid = uuid, .dev = st.st_dev, .inode = st.st_ino };
+    cg_work_map_forget(&id);
+}
+
+/* How many of max blocks from the first on have the first one's state. */
+static uint64_t run_in_words(const _Atomic uint64_t *words, uint64_t first, uint64_t max,
+                             enum cg_state *ret_state)
+{
+    uint64_t word = atomic_load_explicit(&words[first / WORD_BLOCKS], memory_order_acquire) >>
+                    (2 * (first % WORD_BLOCKS));
+    enum cg_state state = (enum cg_state)(word & 3);
+    uint64_t pattern = ONES * state;
+    uint64_t count = 0, here = WORD_BLOCKS - first % WORD_BLOCKS;
+
+    *ret_state = state;
+    for (;;) {
+        uint64_t differs = word ^ (pattern >> (2 * (WORD_BLOCKS - here)));
+        uint64_t same = differs ? (uint64_t)__builtin_ctzll(differs) / 2 : WORD_BLOCKS;
+        if (same < here)
+            return cg_min(count + same, max);
+        count += here;
+        if (count >= max)
+            return max;
+        word = atomic_load_explicit(&words[(first + count) / WORD_BLOCKS], memory_order_acquire);
+        here = WORD_BLOCKS;
+    }
+}
+
+int cg_map_run(struct cg_map *map, uint64_t block, uint64_t max, enum cg_state *ret_state,
+               uint64_t *ret_count, struct cg_error *err)
+{
+    uint64_t total = 0;
+
+    if (block >= map->blocks) {
+        *ret_state = CG_STATE_ABSENT;
+        *ret_count = max;
+        return 0;
+    }
+    max = cg_min(max, map->blocks - block);
+    while (total < max) {
+        uint64_t at = block + total;
+        uint64_t first = at % CG_MAP_WINDOW_BLOCKS;
+        uint64_t most = cg_min(max - total, CG_MAP_WINDOW_BLOCKS - first);
+        enum cg_state state = CG_STATE_ABSENT;
+        const _Atomic uint64_t *words;
+        int r = look(map, at / CG_MAP_WINDOW_BLOCKS, &words, err);
+        if (r < 0)
+            return r;
+        uint64_t n = words ? run_in_words(words, first, most, &state) : most;
+        if (total == 0)
+            *ret_state = state;
+        else if (state != *ret_state)
+            break;
+        total += n;
+        if (n < most)
+            break;
+    }
+    *ret_count = total;
+    if (*ret_state == CG_STATE_DAMAGED)
+        return cg_error_say(err, EIO, "%s.map is damaged: block %llu has no valid state", map->uuid,
+                            (unsigned long long)block);
+    return 0;
+}
+
+/* Gives the window a place in the working map. */
+static int share(struct cg_map *map, uint64_t window, struct cg_error *err)
+{
+    CG_LOCK(&map->load);
+    uint8_t status = atomic_load(&map->status[window]);
+    int r = 0;
+
+    if (status == SHARED)
+        return 0;
+    if (status == UNKNOWN)
+        r = load_locked(map, window, err);
+    if (r == 0)
+        r = cg_work_map_reserve(map->work, window, err);
+    if (r < 0)
+        return r;
+    _Atomic uint64_t *to = cg_work_map_words(map->work, window);
+    bool own = atomic_load(&map->status[window]) == OWN;
+    for (size_t i = 0; i < WORDS; i++)
+        atomic_store_explicit(&to[i], own ? own_words(map, window)[i] : 0, memory_order_relaxed);
+    cg_work_map_publish(map->work, window);
+    atomic_store(&map->status[window], SHARED);
+    return 0;
+}
+
+/* True in each pair of bits that is 3. */
+static uint64_t damaged_pairs(uint64_t word)
+{
+    return word & (word >> 1) & ONES;
+}
+
+static int set_in_window(struct cg_map *map, uint64_t block, uint64_t count, enum cg_state state,
+                         struct cg_error *err)
+{
+    uint64_t window = block / CG_MAP_WINDOW_BLOCKS;
+
+    if (atomic_load_explicit(&map->status[window], memory_order_acquire) != SHARED) {
+        int r = share(map, window, err);
+        if (r < 0)
+            return r;
+    }
+    _Atomic uint64_t *words = cg_work_map_words(map->work, window);
+    while (count > 0) {
+        uint64_t first = block % WORD_BLOCKS;
+        uint64_t n = cg_min(count, WORD_BLOCKS - first);
+        uint64_t mask = (n == WORD_BLOCKS ? ~UINT64_C(0) : (UINT64_C(1) << 2 * n) - 1) << 2 * first;
+        uint64_t i = block % CG_MAP_WINDOW_BLOCKS / WORD_BLOCKS;
+        uint64_t old = atomic_load_explicit(&words[i], memory_order_relaxed);
+        uint64_t new = (old & ~mask) | (mask & ONES * state);
+        if (damaged_pairs(old & mask))
+            return cg_error_say(
+                err, EIO, "%s.map is damaged: block %llu has no valid state", map->uuid,
+                (unsigned long long)(block - first +
+                                     (uint64_t)__builtin_ctzll(damaged_pairs(old & mask)) / 2));
+        if (new != old) {
+            atomic_store(&words[i], new);
+            mark(map, window * CG_MAP_WINDOW_SECTORS + i / SECTOR_WORDS);
+        }
+        block += n;
+        count -= n;
+    }
+    return 0;
+}
+
+int cg_map_set(struct cg_map *map, uint64_t block, uint64_t count, enum cg_state state,
+               struct cg_error *err)
+{
+    assert(map->work && block + count <= map->blocks);
+    while (count > 0) {
+        uint64_t n = cg_min(count, CG_MAP_WINDOW_BLOCKS - block % CG_MAP_WINDOW_BLOCKS);
+        int r = set_in_window(map, block, n, state, err);
+        if (r < 0)
+            return r;
+        block += n;
+        count -= n;
+    }
+    return 0;
+}
+
+static void copy_sector(struct cg_map *map, uint64_t sector, uint8_t *ret)
+{
+    _Atomic uint64_t *from = cg_work_map_words(map->work, sector / CG_MAP_WINDOW_SECTORS) +
+                             sector % CG_MAP_WINDOW_SECTORS * SECTOR_WORDS;
+    uint64_t words[SECTOR_WORDS];
+
+    for (size_t i = 0; i < SECTOR_WORDS; i++)
+        words[i] = atomic_load(&from[i]);
+    cg_map_file_put_words(ret, words, SECTOR_WORDS);
+}
+
+static int batch_grow(struct cg_map_batch *b, size_t *max)
+{
+    size_t n = *max ? 2 * *max : 64;
+    uint64_t *sector = realloc(b->sector, n * sizeof *sector);
+
+    if (!sector)
+        return -ENOMEM;
+    b->sector = sector;
+    uint8_t *bytes = realloc(b->bytes, n * CG_MAP_SECTOR);
+    if (!bytes)
+        return -ENOMEM;
+    b->bytes = bytes;
+    *max = n;
+    return 0;
+}
+
+static int take_word(struct cg_map *map, uint64_t i, struct cg_map_batch *b, size_t *max)
+{
+    uint64_t word = atomic_load(&map->dirty[i]);
+
+    while (word) {
+        uint64_t bit = word & -word;
+        uint64_t sector = 64 * i + (uint64_t)__builtin_ctzll(word);
+        if (b->count == *max && batch_grow(b, max) < 0)
+            return -ENOMEM;
+        word &= ~bit;
+        /* First the mark, then the copy: a state set in between is in the copy or marked. */
+        atomic_fetch_and(&map->dirty[i], ~bit);
+        copy_sector(map, sector, b->bytes + b->count * CG_MAP_SECTOR);
+        b->sector[b->count++] = sector;
+    }
+    return 0;
+}
+
+int cg_map_take(struct cg_map *map, struct cg_map_batch *ret_batch, struct cg_error *err)
+{
+    struct cg_map_batch b = { .count = 0 };
+    size_t max = 0;
+
+    for (uint64_t i = 0; i < dirty_words(map); i++) {
+        if (take_word(map, i, &b, &max) < 0) {
+            cg_map_return(map, &b);
+            cg_map_batch_free(&b);
+            return cg_error_set(err, ENOMEM, "flush %s.map", map->uuid);
+        }
+    }
+    *ret_batch = b;
+    return 0;
+}
+
+void cg_map_return(struct cg_map *map, const struct cg_map_batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++)
+        mark(map, batch->sector[i]);
+}
+
+int cg_map_put(struct cg_map *map, const struct cg_map_batch *batch, struct cg_error *err)
+{
+    for (size_t i = 0, n; i < batch->count; i += n) {
+        for (n = 1; i + n < batch->count && batch->sector[i + n] == batch->sector[i] + n; n++)
+            ;
+        int r = cg_pwrite_full(map->fd, batch->bytes + i * CG_MAP_SECTOR, n * CG_MAP_SECTOR,
+                               CG_MAP_HEADER + batch->sector[i] * CG_MAP_SECTOR);
+        if (r < 0) {
+            cg_map_return(map, batch);
+            return cg_error_set(err, -r, "write %s.map", map->uuid);
+        }
+    }
+    return 0;
+}
+
+void cg_map_batch_free(struct cg_map_batch *batch)
+{
+    free(batch->sector);
+    free(batch->bytes);
+    *batch = (struct cg_map_batch){ .count = 0 };
+}
+
+int cg_map_is_empty(struct cg_map *map, bool *ret_empty, struct cg_error *err)
+{
+    enum cg_state state;
+    uint64_t count;
+    int r = cg_map_run(map, 0, map->blocks, &state, &count, err);
+
+    if (r == 0)
+        *ret_empty = state == CG_STATE_ABSENT && count == map->blocks;
+    return r;
+}

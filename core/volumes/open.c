@@ -1,0 +1,438 @@
+/* Opening: which layers an image stands on, and locks that keep them so.
+ *
+ * Whoever reads takes a shared lock on each layer's map.  The top layer's is held exclusively by a
+ * writer: then the writer is asked to seal what it has, and that is read.  volume.json is read
+ * again after the locks are there; if it changed meanwhile, all starts again.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "core/base/files.h"
+#include "core/volumes/change.h"
+#include "core/volumes/volume.h"
+
+/* What load finds out. */
+struct found {
+    struct cg_volume_json json;
+    struct cg_layers layers;
+    struct cg_layer **open;
+};
+
+static void found_clear(struct found *f)
+{
+    cg_volume_close_layers(f->open, f->layers.count);
+    cg_layers_clear(&f->layers);
+    cg_volume_json_clear(&f->json);
+    f->open = NULL;
+}
+
+void cg_volume_dir_name(const struct cg_name *name, char ret[static CG_NAME_MAX])
+{
+    snprintf(ret, CG_NAME_MAX, "%s/%s%s", name->part[0], name->draft ? ".draft-" : "",
+             name->part[1]);
+}
+
+int cg_volume_open_dir(struct cg_volumes *space, const struct cg_name *name, int *ret_fd,
+                       struct cg_error *err)
+{
+    char path[CG_NAME_MAX], text[CG_NAME_MAX];
+
+    cg_name_text(name, true, text);
+    cg_volume_dir_name(name, path);
+    for (unsigned attempt = 0;; attempt++) {
+        struct stat have, want;
+        CG_CLEANUP(cg_close)
+        int fd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+            return cg_error_say(err, ENOENT, "there is no volume %s", text);
+        if (fd < 0)
+            return cg_error_set(err, errno, "open %s", text);
+        if (flock(fd, LOCK_SH) < 0 || fstat(fd, &have) < 0)
+            return cg_error_set(err, errno, "lock %s", text);
+        /* Deleted or replaced before the lock was there?  Look again. */
+        if (fstatat(space->fd, path, &want, AT_SYMLINK_NOFOLLOW) == 0 &&
+            want.st_dev == have.st_dev && want.st_ino == have.st_ino) {
+            *ret_fd = fd;
+            fd = -1;
+            return 0;
+        }
+        if (!cg_writer_wait(attempt))
+            return cg_error_say(err, EBUSY, "%s keeps changing its place", text);
+    }
+}
+
+void cg_volume_close_layers(struct cg_layer **layers, size_t count)
+{
+    for (size_t i = 0; layers && i < count; i++)
+        cg_layer_unref(layers[i]);
+    free(layers);
+}
+
+int cg_volume_open_layers(int dirfd, const struct cg_layers *layers, bool sealed,
+                          struct cg_layer ***ret_layers, struct cg_error *err)
+{
+    struct cg_layer **open = calloc(layers->count, sizeof *open);
+    int r = open ? 0 : cg_error_set(err, ENOMEM, "open %zu layers", layers->count);
+
+    for (size_t i = 0; r == 0 && i < layers->count; i++) {
+        bool top = i + 1 == layers->count && !sealed;
+        r = cg_layer_open(dirfd, layers->uuid[i], &open[i], err);
+        if (r == 0)
+            r = cg_layer_lock(open[i], LOCK_SH | (top ? LOCK_NB : 0), err);
+    }
+    if (r == 0 && cg_layer_size(open[layers->count - 1]) != layers->size)
+        r = cg_error_say(err, EIO, "volume.json is damaged: its size is not that of layer %s",
+                         layers->uuid[layers->count - 1]);
+    if (r < 0) {
+        cg_volume_close_layers(open, layers->count);
+        return r;
+    }
+    *ret_layers = open;
+    return 0;
+}
+
+int cg_volume_layers_of(struct cg_chain *chain, struct cg_layers *ret, struct cg_error *err)
+{
+    struct cg_layers layers = { .size = cg_chain_size(chain) };
+
+    for (size_t i = 0; i < cg_chain_count(chain); i++) {
+        int r = cg_layers_add(&layers, cg_layer_uuid(cg_chain_layer(chain, i)), err);
+        if (r < 0) {
+            cg_layers_clear(&layers);
+            return r;
+        }
+    }
+    *ret = layers;
+    return 0;
+}
+
+/* Which layers are wanted, by volume.json. */
+static int choose(const struct cg_volume *v, const struct cg_volume_json *json,
+                  struct cg_layers *ret, struct cg_error *err)
+{
+    if (!*v->snapshot)
+        return cg_layers_copy(&json->head, ret, err);
+    const struct cg_volume_snapshot *s = cg_volume_json_snapshot(json, v->snapshot);
+    if (!s)
+        return cg_error_say(err, ENOENT, "there is no snapshot %s", v->label);
+    return cg_layers_copy(&s->layers, ret, err);
+}
+
+/* One attempt.  1: something changed meanwhile, look again. */
+static int load_once(struct cg_volume *v, struct found *f, struct cg_error *err)
+{
+    CG_CLEANUP(cg_free) char *before = NULL;
+    CG_CLEANUP(cg_free) char *after = NULL;
+    bool sealed = *v->snapshot;
+    int r = cg_volume_json_read(v->dirfd, &f->json, &before, err);
+
+    if (r < 0 || (r = choose(v, &f->json, &f->layers, err)) < 0)
+        return r;
+    r = cg_volume_open_layers(v->dirfd, &f->layers, sealed, &f->open, err);
+    if (r == -EWOULDBLOCK) {
+        sealed = true;
+        cg_layers_clear(&f->layers);
+        r = cg_change_ask_seal(v->dirfd, &f->layers, err);
+        if (r == -ECONNRESET)
+            return 1;
+        if (r == 0)
+            r = cg_volume_open_layers(v->dirfd, &f->layers, true, &f->open, err);
+    }
+    if (r < 0 && r != -ENOENT)
+        return r;
+    struct cg_error again;
+    int missing = r;
+    cg_volume_json_clear(&f->json);
+    r = cg_volume_json_read(v->dirfd, &f->json, &after, &again);
+    if (r < 0) {
+        if (err)
+            *err = again;
+        return r;
+    }
+    bool same = strcmp(before, after) == 0;
+    if (missing)
+        return same ? missing : 1;
+    /* What the writer sealed for us is still the lowest of the head (a flatten puts a layer below
+     * and takes the parent away). */
+    bool good = sealed && !*v->snapshot ? cg_layers_begin_with(&f->json.head, &f->layers) : same;
+    return good ? 0 : 1;
+}
+
+static int load(struct cg_volume *v, struct found *f, struct cg_error *err)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        int r = load_once(v, f, err);
+        if (r <= 0) {
+            if (r < 0)
+                found_clear(f);
+            return r;
+        }
+        found_clear(f);
+        if (!cg_writer_wait(attempt))
+            return cg_error_say(err, EBUSY, "the writer does not answer");
+    }
+}
+
+static struct cg_volume *new_volume(struct cg_volumes *space, const struct cg_name *name)
+{
+    struct cg_volume *v = calloc(1, sizeof *v);
+    pthread_rwlockattr_t attr;
+
+    if (!v)
+        return NULL;
+    v->space = space;
+    v->refs = 1;
+    v->dirfd = v->lock_fd = -1;
+    cg_name_text(name, true, v->label);
+    snprintf(v->snapshot, sizeof v->snapshot, "%s", name->snapshot);
+    pthread_mutex_init(&v->change, NULL);
+    /* A snapshot under steady writes gets its turn. */
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&v->gate, &attr);
+    pthread_rwlockattr_destroy(&attr);
+    return v;
+}
+
+/* Ends what a writer began.  What can't be flushed is left for the next one to go on with. */
+static void end_writing(struct cg_volume *v)
+{
+    struct cg_layer *top = cg_chain_top(v->head);
+    struct cg_error ignored;
+
+    /* The long part while requests are still answered. */
+    if (atomic_load(&v->writing))
+        cg_layer_flush(top, &ignored);
+    cg_control_stop(v->control);
+    if (atomic_load(&v->failed) == 0 && cg_layer_end(top, &ignored) == 0)
+        cg_writer_clear(v->lock_fd);
+}
+
+static void free_volume(struct cg_volume *v)
+{
+    if (v->lock_fd >= 0 && v->head)
+        end_writing(v);
+    cg_chain_unref(v->head);
+    if (v->lock_fd >= 0)
+        close(v->lock_fd);
+    if (v->dirfd >= 0)
+        close(v->dirfd);
+    cg_volume_json_clear(&v->json);
+    pthread_rwlock_destroy(&v->gate);
+    pthread_mutex_destroy(&v->change);
+    free(v);
+}
+
+void cg_volume_unref(struct cg_volume *v)
+{
+    if (!v)
+        return;
+    pthread_mutex_lock(&v->space->lock);
+    bool last = --v->refs == 0;
+    for (struct cg_volume **at = &v->space->open; last && *at; at = &(*at)->next) {
+        if (*at == v) {
+            *at = v->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&v->space->lock);
+    if (last)
+        free_volume(v);
+}
+
+static int learn_dir(struct cg_volume *v, struct cg_error *err)
+{
+    struct stat st;
+
+    if (fstat(v->dirfd, &st) < 0)
+        return cg_error_set(err, errno, "stat");
+    v->dev = st.st_dev;
+    v->inode = st.st_ino;
+    return 0;
+}
+
+static struct cg_volume *find_writer_locked(struct cg_volumes *space, uint64_t dev, uint64_t inode)
+{
+    for (struct cg_volume *v = space->open; v; v = v->next) {
+        if (v->dev == dev && v->inode == inode && atomic_load(&v->writing)) {
+            v->refs++;
+            return v;
+        }
+    }
+    return NULL;
+}
+
+struct cg_volume *cg_volume_find_writer(struct cg_volumes *space, int dirfd)
+{
+    struct stat st;
+
+    if (fstat(dirfd, &st) < 0)
+        return NULL;
+    CG_LOCK(&space->lock);
+    return find_writer_locked(space, st.st_dev, st.st_ino);
+}
+
+static bool same_chain(struct cg_chain *a, struct cg_chain *b)
+{
+    if (cg_chain_size(a) != cg_chain_size(b) || cg_chain_count(a) != cg_chain_count(b))
+        return false;
+    for (size_t i = 0; i < cg_chain_count(a); i++)
+        if (strcmp(cg_layer_uuid(cg_chain_layer(a, i)), cg_layer_uuid(cg_chain_layer(b, i))) != 0)
+            return false;
+    return true;
+}
+
+/* Another handle's volume that shows the same: the writer of a head, or what reads the same
+ * layers. */
+static struct cg_volume *find_same_locked(struct cg_volume *v)
+{
+    if (!*v->snapshot) {
+        struct cg_volume *writer = find_writer_locked(v->space, v->dev, v->inode);
+        if (writer)
+            return writer;
+    }
+    for (struct cg_volume *other = v->space->open; other; other = other->next) {
+        if (other->dev != v->dev || other->inode != v->inode || !*other->snapshot != !*v->snapshot)
+            continue;
+        struct cg_chain *head = cg_volume_head(other);
+        bool same = same_chain(head, v->head);
+        cg_chain_unref(head);
+        if (same) {
+            other->refs++;
+            return other;
+        }
+    }
+    return NULL;
+}
+
+/* Puts v among the open ones, or gives back what is there already. */
+static struct cg_volume *publish(struct cg_volume *v)
+{
+    pthread_mutex_lock(&v->space->lock);
+    struct cg_volume *other = find_same_locked(v);
+    if (!other) {
+        v->next = v->space->open;
+        v->space->open = v;
+    }
+    pthread_mutex_unlock(&v->space->lock);
+    if (!other)
+        return v;
+    free_volume(v);
+    return other;
+}
+
+static int make_chain(struct cg_volume *v, const struct found *f, struct cg_error *err)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *parent = NULL;
+    int r = 0;
+
+    if (*f->json.parent)
+        r = v->space->parents.open(v->space->parents.opaque, f->json.parent,
+                                   f->json.parent_identity, &parent, err);
+    if (r < 0)
+        return cg_error_prefix(err, r, "open its parent %s", f->json.parent);
+    v->head = cg_chain_new(f->layers.size, f->open, f->layers.count, parent);
+    return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
+}
+
+/* What a dead writer may have left belongs to the top layer only: the others were flushed before
+ * they got one above them. */
+static int follow(struct cg_volume *v, const struct found *f, struct cg_error *err)
+{
+    struct cg_layer *top = f->open[f->layers.count - 1];
+    char run[PATH_MAX];
+    int r = cg_writer_run_dir(v->dirfd, run, err);
+
+    return r < 0 ? r : cg_layer_follow(top, run, err);
+}
+
+static int open_new(struct cg_volume *v, struct cg_error *err)
+{
+    struct found f = { .open = NULL };
+    int r = learn_dir(v, err);
+
+    if (r == 0)
+        r = load(v, &f, err);
+    if (r < 0)
+        return r;
+    r = follow(v, &f, err);
+    if (r == 0)
+        r = make_chain(v, &f, err);
+    found_clear(&f);
+    return r;
+}
+
+int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
+                   struct cg_volume **ret_volume, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int dirfd = -1;
+    struct cg_volume *v = NULL;
+    int r = cg_volume_open_dir(space, name, &dirfd, err);
+
+    if (r < 0)
+        return r;
+    if (!*name->snapshot)
+        v = cg_volume_find_writer(space, dirfd);
+    if (!v) {
+        v = new_volume(space, name);
+        if (!v)
+            return cg_error_set(err, ENOMEM, "open a volume");
+        v->dirfd = dirfd;
+        dirfd = -1;
+        r = open_new(v, err);
+        if (r < 0) {
+            cg_error_prefix(err, r, "open %s", v->label);
+            free_volume(v);
+            return r;
+        }
+        v = publish(v);
+    }
+    if ((flags & CG_OPEN_EXCLUSIVE) && (flags & CG_OPEN_WRITE) && !*name->snapshot)
+        r = cg_volume_begin(v, err);
+    if (r < 0) {
+        cg_volume_unref(v);
+        return r;
+    }
+    *ret_volume = v;
+    return 0;
+}
+
+int cg_volume_open_brief(struct cg_volumes *space, const struct cg_name *name,
+                         struct cg_volume **ret_volume, struct cg_error *err)
+{
+    struct cg_name head = *name;
+    struct cg_volume *v;
+    int r;
+
+    head.snapshot[0] = '\0';
+    v = new_volume(space, &head);
+    if (!v)
+        return cg_error_set(err, ENOMEM, "open a volume");
+    v->brief = true;
+    r = cg_volume_open_dir(space, &head, &v->dirfd, err);
+    if (r == 0)
+        r = learn_dir(v, err);
+    if (r == 0)
+        r = cg_volume_begin(v, err);
+    if (r < 0) {
+        free_volume(v);
+        return r;
+    }
+    *ret_volume = v;
+    return 0;
+}
+
+struct cg_chain *cg_volume_head(struct cg_volume *v)
+{
+    CG_LOCK_SHARED(&v->gate);
+    return cg_chain_ref(v->head);
+}

@@ -1,0 +1,247 @@
+#include "config.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "core/base/files.h"
+#include "core/volumes/pool_dir.h"
+#include "core/volumes/volume.h"
+#include "core/volumes/writer.h"
+
+static void close_dir(DIR **dir)
+{
+    if (*dir)
+        closedir(*dir);
+}
+
+/* The lock of the pool: names change only while somebody has it. */
+static int lock_names(struct cg_volumes *space, int *ret_fd, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int fd = openat(space->fd, ".lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return cg_error_set(err, errno, "open the pool's lock");
+    while (flock(fd, LOCK_EX) < 0)
+        if (errno != EINTR)
+            return cg_error_set(err, errno, "lock the pool");
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
+}
+
+int cg_pool_dir_make(struct cg_volumes *space, const char *project,
+                     char ret_path[static CG_NAME_MAX], int *ret_fd, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int names = -1;
+    char uuid[CG_UUID_LEN + 1];
+    int r = lock_names(space, &names, err);
+
+    if (r == 0)
+        r = cg_dir_make(space->fd, project, 0700, err);
+    if (r < 0)
+        return r;
+    cg_uuid(uuid);
+    snprintf(ret_path, CG_NAME_MAX, "%s/.new-%s", project, uuid);
+    if (mkdirat(space->fd, ret_path, 0700) < 0)
+        return cg_error_set(err, errno, "create a volume in %s", project);
+    int fd = openat(space->fd, ret_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) < 0) {
+        r = cg_error_set(err, errno, "create a volume in %s", project);
+        cg_close(&fd);
+        return r;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+static int exists(const struct cg_name *name, struct cg_error *err)
+{
+    char text[CG_NAME_MAX];
+
+    return cg_error_say(err, EEXIST, "there is a volume %s already",
+                        cg_name_text(name, true, text));
+}
+
+int cg_pool_dir_check_free(struct cg_volumes *space, const struct cg_name *name,
+                           struct cg_error *err)
+{
+    char path[CG_NAME_MAX];
+    struct stat st;
+
+    cg_volume_dir_name(name, path);
+    if (fstatat(space->fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        return exists(name, err);
+    return errno == ENOENT ? 0 : cg_error_set(err, errno, "look for %s", path);
+}
+
+static int sync_project(struct cg_volumes *space, const char *path, struct cg_error *err)
+{
+    char project[CG_NAME_MAX];
+
+    snprintf(project, sizeof project, "%.*s", (int)strcspn(path, "/"), path);
+    return cg_dir_sync(space->fd, project, err);
+}
+
+int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct cg_name *name,
+                        struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int names = -1;
+    char final[CG_NAME_MAX];
+    int r = lock_names(space, &names, err);
+
+    cg_volume_dir_name(name, final);
+    if (r == 0)
+        r = cg_dir_make(space->fd, name->part[0], 0700, err);
+    if (r < 0)
+        return r;
+    if (renameat2(space->fd, path, space->fd, final, RENAME_NOREPLACE) < 0)
+        return errno == EEXIST ? exists(name, err)
+                               : cg_error_set(err, errno, "rename %s to %s", path, final);
+    r = sync_project(space, final, err);
+    if (r == 0 && strncmp(path, final, strcspn(final, "/") + 1) != 0)
+        r = sync_project(space, path, err);
+    return r;
+}
+
+/* Nobody has it open: *ret_fd holds it for us alone. */
+static int claim(struct cg_volumes *space, const char *path, int *ret_fd, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close)
+    int fd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0 && errno == ENOENT)
+        return cg_error_say(err, ENOENT, "there is no such volume");
+    if (fd < 0)
+        return cg_error_set(err, errno, "open %s", path);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        int errnum = errno == EWOULDBLOCK ? EBUSY : errno;
+        pid_t pid = cg_writer_alive(fd);
+        if (errnum == EBUSY && pid)
+            return cg_error_say(err, EBUSY, "it is being written by process %ld", (long)pid);
+        return errnum == EBUSY ? cg_error_say(err, EBUSY, "it is open for reading")
+                               : cg_error_set(err, errnum, "lock %s", path);
+    }
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
+}
+
+static void forget_layers(int dirfd)
+{
+    struct cg_volume_json json;
+    char run[PATH_MAX];
+
+    if (cg_writer_run_dir(dirfd, run, NULL) < 0 ||
+        cg_volume_json_read(dirfd, &json, NULL, NULL) < 0)
+        return;
+    /* Sealed layers have no working map; a hard link of one may live on in a clone. */
+    cg_layer_remove(dirfd, json.head.uuid[json.head.count - 1], run);
+    cg_volume_json_clear(&json);
+}
+
+static int release_parent(struct cg_volumes *space, int dirfd, struct cg_error *err)
+{
+    struct cg_volume_json json;
+
+    if (cg_volume_json_read(dirfd, &json, NULL, NULL) < 0)
+        return 0; /* never finished, or damaged: nothing says what to release */
+    int r = *json.parent
+                ? space->parents.release(space->parents.opaque, json.parent, json.uuid, err)
+                : 0;
+    if (r < 0)
+        cg_error_prefix(err, r, "release %s", json.parent);
+    cg_volume_json_clear(&json);
+    return r;
+}
+
+int cg_pool_dir_discard(struct cg_volumes *space, const char *path, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close)
+    int fd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : cg_error_set(err, errno, "open %s", path);
+    /* volume.json says what to release, so it goes after that. */
+    int r = release_parent(space, fd, err);
+    if (r < 0)
+        return r;
+    forget_layers(fd);
+    return cg_tree_remove(space->fd, path, err);
+}
+
+static int take_name(struct cg_volumes *space, const struct cg_name *name,
+                     char ret_trash[static CG_NAME_MAX], int *ret_fd, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int names = -1;
+    CG_CLEANUP(cg_close) int fd = -1;
+    char path[CG_NAME_MAX], uuid[CG_UUID_LEN + 1];
+    int r = lock_names(space, &names, err);
+
+    if (r < 0)
+        return r;
+    cg_volume_dir_name(name, path);
+    r = claim(space, path, &fd, err);
+    if (r < 0)
+        return r;
+    cg_uuid(uuid);
+    snprintf(ret_trash, CG_NAME_MAX, "%s/.trash-%s", name->part[0], uuid);
+    if (renameat2(space->fd, path, space->fd, ret_trash, RENAME_NOREPLACE) < 0)
+        return cg_error_set(err, errno, "rename %s", path);
+    *ret_fd = fd;
+    fd = -1;
+    return sync_project(space, path, err);
+}
+
+int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int fd = -1; /* holds it, so that nobody else deletes it */
+    char trash[CG_NAME_MAX], text[CG_NAME_MAX];
+    int r = take_name(space, name, trash, &fd, err);
+
+    if (r < 0)
+        return cg_error_prefix(err, r, "delete %s", cg_name_text(name, true, text));
+    r = cg_pool_dir_discard(space, trash, err);
+    if (r < 0)
+        return cg_error_prefix(err, r, "%s has no name any more, but could not be deleted whole",
+                               cg_name_text(name, true, text));
+    unlinkat(space->fd, name->part[0], AT_REMOVEDIR); /* the project's last */
+    return 0;
+}
+
+/* With the lock of the pool: who makes a directory holds it before letting that go. */
+static int claim_left(struct cg_volumes *space, const char *path, int *ret_fd)
+{
+    CG_CLEANUP(cg_close) int names = -1;
+    int r = lock_names(space, &names, NULL);
+
+    return r < 0 ? r : claim(space, path, ret_fd, NULL);
+}
+
+void cg_pool_dir_clean(struct cg_volumes *space, const char *project)
+{
+    int dirfd = openat(space->fd, project, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    CG_CLEANUP(close_dir) DIR *dir = dirfd < 0 ? NULL : fdopendir(dirfd);
+    struct dirent *e;
+
+    if (!dir) {
+        cg_close(&dirfd);
+        return;
+    }
+    while ((e = readdir(dir))) {
+        CG_CLEANUP(cg_close) int fd = -1;
+        char path[CG_NAME_MAX];
+        bool left = strncmp(e->d_name, ".new-", 5) == 0 || strncmp(e->d_name, ".trash-", 7) == 0;
+        if (!left ||
+            (size_t)snprintf(path, sizeof path, "%s/%s", project, e->d_name) >= sizeof path)
+            continue;
+        if (claim_left(space, path, &fd) == 0)
+            cg_pool_dir_discard(space, path, NULL);
+    }
+}

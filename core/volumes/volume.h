@@ -1,0 +1,87 @@
+/* An open volume or snapshot.  All handles of a process share one struct cg_volume, with a chain to
+ * read from; the first write makes it the volume's writer (one among all processes).
+ *
+ * Those who write a volume or change its structure hold the file `lock` in its directory.  Who only
+ * reads holds shared locks on the layers that it reads, and on the directory, so that nobody writes
+ * into or deletes what it stands on.
+ */
+#ifndef CG_VOLUMES_VOLUME_H
+#define CG_VOLUMES_VOLUME_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/volumes/chain.h"
+#include "core/volumes/control.h"
+#include "core/volumes/space.h"
+#include "core/volumes/volume_json.h"
+#include "core/volumes/writer.h"
+
+struct cg_volume {
+    struct cg_volumes *space;
+    struct cg_volume *next;  /* guarded by space->lock */
+    unsigned refs;           /* guarded by space->lock */
+    char label[CG_NAME_MAX]; /* for messages */
+    int dirfd;
+    uint64_t dev, inode; /* of the directory: what the volume is known by while it's open */
+    char snapshot[CG_PART_MAX + 1]; /* "" for the head */
+
+    /* Taken in this order. */
+    pthread_mutex_t change;     /* guards what follows up to gate, and changes of the structure */
+    struct cg_volume_json json; /* once `locked` */
+    int lock_fd;                /* >= 0: this is the writer, or changes the structure */
+    bool brief;                 /* only for a change: no writes, no socket */
+    char run[PATH_MAX];         /* where the working maps are */
+    struct cg_control *control;
+    bool flattening;
+
+    /* Held shared by writes: exclusively, nothing is being written.  Guards head. */
+    pthread_rwlock_t gate;
+    struct cg_chain *head;
+
+    atomic_bool writing; /* the head's top layer takes writes */
+    atomic_int failed;   /* -errno: the volume is between two states until it's opened again */
+};
+
+/* Opens the directory of a volume, held against deletion.  -ENOENT. */
+int cg_volume_open_dir(struct cg_volumes *space, const struct cg_name *name, int *ret_fd,
+                       struct cg_error *err);
+
+/* Opens a volume or snapshot for its images; flags: CG_OPEN_*. */
+int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
+                   struct cg_volume **ret_volume, struct cg_error *err);
+
+/* Gives a reference back; the last one flushes, if this was the writer, and closes. */
+void cg_volume_unref(struct cg_volume *volume);
+
+/* The open volume if this process writes it, with a reference; else NULL. */
+struct cg_volume *cg_volume_find_writer(struct cg_volumes *space, int dirfd);
+
+/* Opens a volume alone, for changing its structure in a moment, and takes the lock.  -EBUSY:
+ * somebody writes it.  Given back by cg_volume_unref. */
+int cg_volume_open_brief(struct cg_volumes *space, const struct cg_name *name,
+                         struct cg_volume **ret_volume, struct cg_error *err);
+
+/* Makes this process the writer.  Nothing if it is. */
+int cg_volume_begin(struct cg_volume *volume, struct cg_error *err);
+
+/* The head's chain, with a reference. */
+struct cg_chain *cg_volume_head(struct cg_volume *volume);
+
+/* A new image over the volume, which takes over the caller's reference, on success only. */
+int cg_volume_image(struct cg_volume *volume, bool read_only, struct cg_image **ret_image,
+                    struct cg_error *err);
+
+/* Opens the layers and locks them against writers and merging; those below the top wait for that.
+ * -ENOENT: one isn't there (any more); -EWOULDBLOCK: the top is being written. */
+int cg_volume_open_layers(int dirfd, const struct cg_layers *layers, bool sealed,
+                          struct cg_layer ***ret_layers, struct cg_error *err);
+void cg_volume_close_layers(struct cg_layer **layers, size_t count);
+
+/* What the layers of a chain are, as in volume.json. */
+int cg_volume_layers_of(struct cg_chain *chain, struct cg_layers *ret, struct cg_error *err);
+
+/* The directory name of a volume or draft below its project's. */
+void cg_volume_dir_name(const struct cg_name *name, char ret[static CG_NAME_MAX]);
+
+#endif

@@ -1,0 +1,322 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "core/base/cleanup.h"
+#include "core/base/files.h"
+#include "core/base/size.h"
+#include "core/volumes/volume_json.h"
+
+#define FORMAT 1
+#define FILE_MAX ((size_t)64 << 20)
+
+static void json_cleanup(json_t **json)
+{
+    json_decref(*json);
+}
+
+void cg_volume_json_clear(struct cg_volume_json *json)
+{
+    cg_layers_clear(&json->head);
+    for (size_t i = 0; i < json->snapshots; i++)
+        cg_layers_clear(&json->snapshot[i].layers);
+    free(json->snapshot);
+    *json = (struct cg_volume_json){ .uuid = "" };
+}
+
+int cg_volume_json_copy(const struct cg_volume_json *json, struct cg_volume_json *ret,
+                        struct cg_error *err)
+{
+    struct cg_volume_json copy = *json;
+    int r;
+
+    copy.head = (struct cg_layers){ .size = 0 };
+    copy.snapshot = NULL;
+    copy.snapshots = 0;
+    r = cg_layers_copy(&json->head, &copy.head, err);
+    for (size_t i = 0; r == 0 && i < json->snapshots; i++)
+        r = cg_volume_json_add_snapshot(&copy, json->snapshot[i].name, json->snapshot[i].time,
+                                        &json->snapshot[i].layers, err);
+    if (r < 0) {
+        cg_volume_json_clear(&copy);
+        return r;
+    }
+    *ret = copy;
+    return 0;
+}
+
+static int bad(struct cg_error *err, const char *what)
+{
+    return cg_error_say(err, EIO, "volume.json is damaged: %s", what);
+}
+
+/* A string member that fits into max bytes. */
+static int get_text(const json_t *object, const char *key, char *ret, size_t max,
+                    struct cg_error *err)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    if (!text || strlen(text) >= max)
+        return cg_error_say(err, EIO, "volume.json is damaged: no valid \"%s\"", key);
+    memcpy(ret, text, strlen(text) + 1);
+    return 0;
+}
+
+static int get_number(const json_t *object, const char *key, int64_t *ret, struct cg_error *err)
+{
+    const json_t *value = json_object_get(object, key);
+
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return cg_error_say(err, EIO, "volume.json is damaged: no valid \"%s\"", key);
+    *ret = json_integer_value(value);
+    return 0;
+}
+
+static int parse_parent(const json_t *parent, struct cg_volume_json *ret, struct cg_error *err)
+{
+    int64_t size;
+
+    if (!parent || json_is_null(parent))
+        return 0;
+    int r = get_text(parent, "ref", ret->parent, sizeof ret->parent, err);
+    if (r == 0)
+        r = get_text(parent, "identity", ret->parent_identity, sizeof ret->parent_identity, err);
+    if (r == 0)
+        r = get_number(parent, "size", &size, err);
+    if (r < 0)
+        return r;
+    if (!*ret->parent || (uint64_t)size > CG_IMAGE_MAX)
+        return bad(err, "its parent makes no sense");
+    ret->parent_size = (uint64_t)size;
+    return 0;
+}
+
+static int parse_snapshots(const json_t *array, struct cg_volume_json *ret, struct cg_error *err)
+{
+    if (!json_is_array(array))
+        return bad(err, "no valid \"snapshots\"");
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        const json_t *s = json_array_get(array, i);
+        char name[CG_PART_MAX + 1];
+        struct cg_layers layers = { .size = 0 };
+        int64_t time;
+        int r = get_text(s, "name", name, sizeof name, err);
+        if (r == 0)
+            r = get_number(s, "time", &time, err);
+        if (r == 0)
+            r = cg_layers_from_json(s, &layers, err);
+        if (r < 0)
+            return r;
+        if (!cg_name_part_valid(name) || cg_volume_json_snapshot(ret, name))
+            r = bad(err, "a snapshot's name is not valid");
+        else
+            r = cg_volume_json_add_snapshot(ret, name, time, &layers, err);
+        cg_layers_clear(&layers);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int parse_requests(const json_t *array, struct cg_volume_json *ret, struct cg_error *err)
+{
+    if (!json_is_array(array))
+        return bad(err, "no valid \"requests\"");
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        const char *id = json_string_value(json_array_get(array, i));
+        if (!id || !cg_uuid_valid(id))
+            return bad(err, "no valid \"requests\"");
+        cg_volume_json_remember(ret, id);
+    }
+    return 0;
+}
+
+static int parse(const json_t *root, struct cg_volume_json *ret, struct cg_error *err)
+{
+    int64_t format, original_size;
+    int r = get_number(root, "format", &format, err);
+
+    if (r < 0)
+        return r;
+    if (format != FORMAT)
+        return cg_error_say(err, ENOTSUP,
+                            "the volume has format %lld, this program knows format %d",
+                            (long long)format, FORMAT);
+    if ((r = get_text(root, "uuid", ret->uuid, sizeof ret->uuid, err)) < 0 ||
+        (r = get_number(root, "created", &ret->created, err)) < 0 ||
+        (r = get_number(root, "original_size", &original_size, err)) < 0 ||
+        (r = parse_parent(json_object_get(root, "parent"), ret, err)) < 0 ||
+        (r = cg_layers_from_json(root, &ret->head, err)) < 0 ||
+        (r = parse_snapshots(json_object_get(root, "snapshots"), ret, err)) < 0 ||
+        (r = parse_requests(json_object_get(root, "requests"), ret, err)) < 0)
+        return r;
+    ret->original_size = (uint64_t)original_size;
+    return cg_uuid_valid(ret->uuid) ? 0 : bad(err, "no valid \"uuid\"");
+}
+
+int cg_volume_json_parse(const char *text, size_t len, struct cg_volume_json *ret,
+                         struct cg_error *err)
+{
+    json_error_t jerr;
+    CG_CLEANUP(json_cleanup) json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &jerr);
+    struct cg_volume_json json = { .uuid = "" };
+
+    if (!root)
+        return cg_error_say(err, EIO, "volume.json is damaged: line %d: %s", jerr.line, jerr.text);
+    int r = parse(root, &json, err);
+    if (r < 0) {
+        cg_volume_json_clear(&json);
+        return r;
+    }
+    *ret = json;
+    return 0;
+}
+
+static json_t *snapshot_json(const struct cg_volume_snapshot *s)
+{
+    json_t *object = json_pack("{s:s, s:I}", "name", s->name, "time", (json_int_t)s->time);
+
+    if (object && cg_layers_to_json(&s->layers, object, NULL) < 0) {
+        json_decref(object);
+        return NULL;
+    }
+    return object;
+}
+
+static json_t *root_json(const struct cg_volume_json *json)
+{
+    json_t *parent = json_null(), *snapshots = json_array(), *requests = json_array();
+    json_t *root;
+    int wrong = 0;
+
+    if (*json->parent)
+        parent = json_pack("{s:s, s:s, s:I}", "ref", json->parent, "identity",
+                           json->parent_identity, "size", (json_int_t)json->parent_size);
+    for (size_t i = 0; i < json->snapshots; i++)
+        wrong |= json_array_append_new(snapshots, snapshot_json(&json->snapshot[i]));
+    for (size_t i = 0; i < json->requests; i++)
+        wrong |= json_array_append_new(requests, json_string(json->request[i]));
+    root = json_pack("{s:i, s:s, s:I, s:I, s:o, s:o, s:o}", "format", FORMAT, "uuid", json->uuid,
+                     "created", (json_int_t)json->created, "original_size",
+                     (json_int_t)json->original_size, "parent", parent, "snapshots", snapshots,
+                     "requests", requests);
+    if (root && (wrong || cg_layers_to_json(&json->head, root, NULL) < 0)) {
+        json_decref(root);
+        return NULL;
+    }
+    return root;
+}
+
+char *cg_volume_json_text(const struct cg_volume_json *json)
+{
+    CG_CLEANUP(json_cleanup) json_t *root = root_json(json);
+
+    return root ? json_dumps(root, JSON_INDENT(1)) : NULL;
+}
+
+int cg_volume_json_read(int dirfd, struct cg_volume_json *ret, char **ret_text,
+                        struct cg_error *err)
+{
+    CG_CLEANUP(cg_free) char *text = NULL;
+    size_t len;
+    int r = cg_file_read(dirfd, "volume.json", FILE_MAX, &text, &len, err);
+
+    if (r == 0)
+        r = cg_volume_json_parse(text, len, ret, err);
+    if (r < 0)
+        return r;
+    if (ret_text) {
+        *ret_text = text;
+        text = NULL;
+    }
+    return 0;
+}
+
+int cg_volume_json_write(int dirfd, const struct cg_volume_json *json, struct cg_error *err)
+{
+    CG_CLEANUP(cg_free) char *text = cg_volume_json_text(json);
+
+    if (!text)
+        return cg_error_set(err, ENOMEM, "write volume.json");
+    return cg_file_replace(dirfd, "volume.json", text, strlen(text), 0600, err);
+}
+
+struct cg_volume_snapshot *cg_volume_json_snapshot(const struct cg_volume_json *json,
+                                                   const char *name)
+{
+    for (size_t i = 0; i < json->snapshots; i++)
+        if (strcmp(json->snapshot[i].name, name) == 0)
+            return &json->snapshot[i];
+    return NULL;
+}
+
+int cg_volume_json_add_snapshot(struct cg_volume_json *json, const char *name, int64_t time,
+                                const struct cg_layers *layers, struct cg_error *err)
+{
+    struct cg_volume_snapshot *grown =
+        realloc(json->snapshot, (json->snapshots + 1) * sizeof *grown);
+
+    if (!grown)
+        return cg_error_set(err, ENOMEM, "add a snapshot");
+    json->snapshot = grown;
+    struct cg_volume_snapshot *s = &grown[json->snapshots];
+    *s = (struct cg_volume_snapshot){ .time = time };
+    snprintf(s->name, sizeof s->name, "%s", name);
+    int r = cg_layers_copy(layers, &s->layers, err);
+    if (r == 0)
+        json->snapshots++;
+    return r;
+}
+
+void cg_volume_json_remove_snapshot(struct cg_volume_json *json, const char *name)
+{
+    struct cg_volume_snapshot *s = cg_volume_json_snapshot(json, name);
+
+    if (!s)
+        return;
+    size_t after = json->snapshots - (size_t)(s - json->snapshot) - 1;
+    cg_layers_clear(&s->layers);
+    memmove(s, s + 1, after * sizeof *s);
+    json->snapshots--;
+}
+
+bool cg_volume_json_requested(const struct cg_volume_json *json, const char *id)
+{
+    for (size_t i = 0; i < json->requests; i++)
+        if (strcmp(json->request[i], id) == 0)
+            return true;
+    return false;
+}
+
+void cg_volume_json_remember(struct cg_volume_json *json, const char *id)
+{
+    if (json->requests == CG_REQUESTS_MAX) {
+        memmove(json->request[0], json->request[1], sizeof json->request - sizeof *json->request);
+        json->requests--;
+    }
+    snprintf(json->request[json->requests++], sizeof *json->request, "%s", id);
+}
+
+static bool has(const struct cg_layers *layers, const char *uuid)
+{
+    for (size_t i = 0; i < layers->count; i++)
+        if (strcmp(layers->uuid[i], uuid) == 0)
+            return true;
+    return false;
+}
+
+bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid)
+{
+    if (has(&json->head, uuid))
+        return true;
+    for (size_t i = 0; i < json->snapshots; i++)
+        if (has(&json->snapshot[i].layers, uuid))
+            return true;
+    return false;
+}

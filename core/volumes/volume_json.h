@@ -1,0 +1,74 @@
+/* volume.json: what a volume consists of (docs/format-volumes.md). */
+#ifndef CG_VOLUMES_VOLUME_JSON_H
+#define CG_VOLUMES_VOLUME_JSON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/bytes.h"
+#include "core/base/error.h"
+#include "core/base/name.h"
+#include "core/volumes/layers.h"
+
+struct cg_volume_snapshot {
+    char name[CG_PART_MAX + 1];
+    int64_t time; /* seconds since 1970 */
+    struct cg_layers layers;
+};
+
+#define CG_REQUESTS_MAX 32 /* answered requests that are remembered */
+
+struct cg_volume_json {
+    char uuid[CG_UUID_LEN + 1];
+    int64_t created;
+    uint64_t original_size;
+    char parent[CG_NAME_MAX]; /* "" for none */
+    char parent_identity[CG_NAME_MAX];
+    uint64_t parent_size;
+    struct cg_layers head;
+    size_t snapshots;
+    struct cg_volume_snapshot *snapshot; /* owned */
+    size_t requests;
+    char request[CG_REQUESTS_MAX][CG_UUID_LEN + 1]; /* oldest first */
+};
+
+/* Frees what json owns and clears it. */
+void cg_volume_json_clear(struct cg_volume_json *json);
+
+/* A deep copy.  -ENOMEM. */
+int cg_volume_json_copy(const struct cg_volume_json *json, struct cg_volume_json *ret,
+                        struct cg_error *err);
+
+/* Reads the text of a volume.json and checks everything in it.  -EIO: damaged; -ENOTSUP: of a
+ * newer format. */
+int cg_volume_json_parse(const char *text, size_t len, struct cg_volume_json *ret,
+                         struct cg_error *err);
+
+/* The text, which the caller frees; NULL if memory is short. */
+char *cg_volume_json_text(const struct cg_volume_json *json);
+
+/* Reads volume.json in dirfd; *ret_text (may be NULL) gets its bytes, to be freed. */
+int cg_volume_json_read(int dirfd, struct cg_volume_json *ret, char **ret_text,
+                        struct cg_error *err);
+
+/* Replaces volume.json in dirfd, durably and atomically. */
+int cg_volume_json_write(int dirfd, const struct cg_volume_json *json, struct cg_error *err);
+
+/* NULL if there is none of that name. */
+struct cg_volume_snapshot *cg_volume_json_snapshot(const struct cg_volume_json *json,
+                                                   const char *name);
+
+/* Adds a snapshot with a copy of layers. */
+int cg_volume_json_add_snapshot(struct cg_volume_json *json, const char *name, int64_t time,
+                                const struct cg_layers *layers, struct cg_error *err);
+void cg_volume_json_remove_snapshot(struct cg_volume_json *json, const char *name);
+
+/* Whether a request was answered already; remembers it. */
+bool cg_volume_json_requested(const struct cg_volume_json *json, const char *id);
+void cg_volume_json_remember(struct cg_volume_json *json, const char *id);
+
+/* True if the head or a snapshot has this layer. */
+bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid);
+
+#endif

@@ -1,0 +1,44 @@
+/* The file `lock` of a volume: who holds its flock may write the volume or change its structure,
+ * and says in it who they are. */
+#ifndef CG_VOLUMES_WRITER_H
+#define CG_VOLUMES_WRITER_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "core/base/error.h"
+
+struct cg_writer {
+    pid_t pid;          /* 0: the last writer ended cleanly, or there was none */
+    bool brief;         /* it only changes the structure and is done in a moment */
+    char boot[37];      /* the boot in which it ran */
+    char run[PATH_MAX]; /* where its working maps are */
+    char socket[108];   /* "" if it has none */
+};
+
+/* What the lock file in dirfd says, true or not; a missing or unreadable one says nothing. */
+void cg_writer_read(int dirfd, struct cg_writer *ret);
+
+/* Takes the lock of the volume in dirfd; label names it in messages.  Waits for somebody who is
+ * done in a moment.  -EBUSY: somebody writes; the message names them. */
+int cg_writer_lock(int dirfd, const char *label, int *ret_fd, struct cg_error *err);
+
+/* Says who holds the lock. */
+int cg_writer_describe(int lock_fd, const struct cg_writer *writer, struct cg_error *err);
+
+/* Says that nothing is left to be gone on with. */
+void cg_writer_clear(int lock_fd);
+
+/* The pid of a process that writes the volume now and answers; 0 if there is none. */
+pid_t cg_writer_alive(int dirfd);
+
+/* Where working maps of the volume in dirfd are: where its last writer in this boot had them, if it
+ * didn't end cleanly, else this process's run directory. */
+int cg_writer_run_dir(int dirfd, char ret[static PATH_MAX], struct cg_error *err);
+
+/* A pause for somebody else to get on, longer with each attempt (from 0).  False when that has
+ * gone on for a minute. */
+bool cg_writer_wait(unsigned attempt);
+
+#endif
