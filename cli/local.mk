@@ -1,0 +1,15 @@
+bin_PROGRAMS += cli/cowgate
+cli_cowgate_SOURCES = \
+	cli/backups.c \
+	cli/cli.c cli/cli.h \
+	cli/copy.c \
+	cli/look.c \
+	cli/main.c \
+	cli/mount.c \
+	cli/progress.c \
+	cli/serve.c \
+	cli/target.c cli/target.h \
+	cli/volumes.c
+cli_cowgate_CPPFLAGS = $(AM_CPPFLAGS) -DNBDKIT_PLUGINDIR='"$(nbdkit_plugindir)"' \
+	-DBINDIR='"$(bindir)"'
+cli_cowgate_LDADD = core/libcowgate.la

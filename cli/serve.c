@@ -180,10 +180,11 @@ static int make_socket(struct serve *s, struct cg_error *err)
     return r < 0 ? cg_error_set(err, -r, "listen on %s", path) : 0;
 }
 
-/* What can be wrong before anybody connects: the root, the project, the image. */
+/* What can be wrong before anybody connects: the root, the project, the image.  Nothing of them
+ * stays open. */
 static int check(struct cli *cli, const struct serve *s, char *root, size_t size)
 {
-    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    struct cg_image *image = NULL;
     const struct cg_gateway_options options = { .root = cli->root, .project = s->project };
     struct cg_name name;
 
@@ -194,6 +195,9 @@ static int check(struct cli *cli, const struct serve *s, char *root, size_t size
         r = cg_gateway_open(cli->gateway, &name, CG_OPEN_READ, &image, &cli->err);
     if (r == 0)
         snprintf(root, size, "root=%s", cg_gateway_root(cli->gateway));
+    cg_image_unref(image);
+    cg_gateway_free(cli->gateway);
+    cli->gateway = NULL;
     return r;
 }
 
@@ -211,14 +215,14 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
     const char *plugin = getenv("COWGATE_PLUGIN"), *nbdkit = getenv("COWGATE_NBDKIT");
     char threads[8], project[CG_PART_MAX + 16], export[CG_NAME_MAX + 16];
     char certificates[PATH_MAX + 32], psk[PATH_MAX + 32], pid[16];
-    char *args[32];
+    const char *args[32];
     size_t n = 0;
 
     default_threads(threads);
     args[n++] = "nbdkit";
     args[n++] = "--foreground";
     args[n++] = "--threads";
-    args[n++] = s->threads ? (char *)s->threads : threads;
+    args[n++] = s->threads ? s->threads : threads;
     if (s->verbose)
         args[n++] = "--verbose";
     if (s->listen) {
@@ -236,7 +240,7 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
         snprintf(psk, sizeof psk, "--tls-psk=%s", s->psk);
         args[n++] = psk;
     }
-    args[n++] = plugin && *plugin ? (char *)plugin : NBDKIT_PLUGINDIR "/nbdkit-cowgate-plugin.so";
+    args[n++] = plugin && *plugin ? plugin : NBDKIT_PLUGINDIR "/nbdkit-cowgate-plugin.so";
     args[n++] = root;
     if (s->project) {
         snprintf(project, sizeof project, "project=%s", s->project);
@@ -255,7 +259,7 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
         setenv("LISTEN_FDS", "1", 1);
     }
     nbdkit = nbdkit && *nbdkit ? nbdkit : "nbdkit";
-    execvp(nbdkit, args);
+    execvp(nbdkit, (char *const *)args);
     int r = cg_error_set(&cli->err, errno, "start %s", nbdkit);
     if (!s->listen)
         unlink(s->socket_path);
@@ -280,8 +284,6 @@ int cli_serve(struct cli *cli, int argc, char **argv)
         r = make_socket(&s, &cli->err);
     if (r < 0)
         return cli_failed(cli);
-    cg_gateway_free(cli->gateway);
-    cli->gateway = NULL;
     if (!cli->quiet && s.listen)
         fprintf(stderr, "serving on %s://%s/\n", s.certificates || s.psk ? "nbds" : "nbd",
                 s.listen);

@@ -49,8 +49,8 @@ must_fail 1 'backups/acme/web|acme' cowgate info backups/acme/web/latest
 must_fail 1 'partition' cowgate info volumes/acme/web.p1
 must_fail 1 'is a partition' cowgate delete volumes/acme/web.p1
 must_fail 1 'volumes/acme/web' cowgate info volumes/acme/web@ghost
-must_fail 1 'exists' cowgate create volumes/acme/web --size 1M
-must_fail 1 'exists' cowgate clone volumes/acme/web volumes/acme/web
+must_fail 1 'exists|there is a volume .* already' cowgate create volumes/acme/web --size 1M
+must_fail 1 'exists|there is a volume .* already' cowgate clone volumes/acme/web volumes/acme/web
 must_fail 1 'nothing of that name' cowgate list volumes/acme/ghost
 
 # Sizes.

@@ -27,12 +27,12 @@ cowgate clone volumes/acme/c-file volumes/acme/c-c-file
 
 mkdir mnt
 cowgate mount mnt
-cleanup_fn cowgate umount "$tmp/mnt"
+cleanup_fn sh -c "cowgate umount $tmp/mnt 2>/dev/null"
 
 # The clone of 1 TiB reads as its parent, takes writes anywhere, and the parent stays.
 q() { qemu-io -f raw "$@" >qemu-io.log || fail "qemu-io: $(cat qemu-io.log)"; ! grep -q 'verification failed' qemu-io.log || fail "$(cat qemu-io.log)"; }
-q -c 'read -P 0x11 777G 4M' -c 'write -P 0x22 778G 1M' -c 'write -P 0x33 777G 5K' -c 'read -P 0x11 797850005504 3000' \
-    -c flush "$(uri "$tmp/s" volumes/acme/c-volume)" 2>/dev/null || true
+q -c 'read -P 0x11 777G 4M' -c 'write -P 0x22 778G 1M' -c 'write -P 0x33 777G 5K' \
+    -c 'read -P 0x11 834297402368 3000' -c flush "$(uri "$tmp/s" volumes/acme/c-volume)"
 q -c 'read -P 0x33 777G 5K' -c 'read -P 0x22 778G 1M' -c 'read -P 0x11 1048572M 4M' "$(uri "$tmp/s" volumes/acme/c-volume)"
 q -c 'read -P 0x11 777G 4M' -c 'read -P 0 778G 1M' "$(uri "$tmp/s" volumes/acme/big)"
 
