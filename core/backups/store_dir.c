@@ -103,7 +103,11 @@ static int open_unnamed(int dirfd, const char *parent, char tmp[static PATH_MAX]
         return fd;
     cg_random(random, sizeof random);
     cg_hex(hex, random, sizeof random);
-    snprintf(tmp, PATH_MAX, "%s/.tmp-%s", parent, hex);
+    if (snprintf(tmp, PATH_MAX, "%s/.tmp-%s", parent, hex) >= PATH_MAX) {
+        tmp[0] = '\0';
+        errno = ENAMETOOLONG;
+        return -1;
+    }
     return openat(dirfd, tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, CG_STORE_FILE);
 }
 

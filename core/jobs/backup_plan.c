@@ -52,9 +52,25 @@ static int full_extent(void *opaque, const struct cg_extent *e, struct cg_error 
     return e->type == CG_DATA ? add_extent(opaque, e, err) : 0;
 }
 
+/* Spaces describe changes in pieces of their own; zeros that follow each other are one extent. */
+struct diff {
+    struct cg_plan *plan;
+    struct cg_extent pending; /* len 0: none */
+};
+
 static int diff_extent(void *opaque, const struct cg_extent *e, struct cg_error *err)
 {
-    return add_extent(opaque, e, err);
+    struct diff *d = opaque;
+    struct cg_extent *p = &d->pending;
+    bool zeros = p->type != CG_DATA && e->type != CG_DATA;
+
+    if (p->len && zeros && p->off + p->len == e->off) {
+        p->len += e->len;
+        return 0;
+    }
+    int r = p->len ? add_extent(d->plan, p, err) : 0;
+    *p = *e;
+    return r;
 }
 
 int cg_plan_full(struct cg_plan *plan, struct cg_image *image, struct cg_error *err)
@@ -116,7 +132,11 @@ int cg_plan_diff(struct cg_plan *plan, struct cg_session *session, struct cg_spa
     const char *why;
     const struct cg_point *base = cg_session_base(session, &why);
 
-    int r = cg_space_diff(space, from, to, diff_extent, plan, err);
+    struct diff diff = { .plan = plan };
+
+    int r = cg_space_diff(space, from, to, diff_extent, &diff, err);
+    if (r == 0 && diff.pending.len)
+        r = add_extent(plan, &diff.pending, err);
     if (r < 0)
         return r;
     /* The last chunk of the base was shorter than the same chunk is now. */
