@@ -100,7 +100,7 @@ static int read_top(struct cg_repository *repo, struct cg_error *err)
         return r;
     __attribute__((cleanup(free_json))) json_t *doc =
         json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
-    if (json_unpack(doc, "{s:I}", "format", &format) < 0)
+    if (json_unpack(doc, "{s:I}", "format", &format) < 0 || format < 1)
         return cg_error_say(err, EIO, TOP " is damaged: %s", doc ? "no format" : why.text);
     if (format != FORMAT)
         return cg_error_say(

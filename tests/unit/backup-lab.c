@@ -206,17 +206,19 @@ unsigned lab_points(struct lab *lab, const char *project, const char *volume)
 }
 
 static struct {
-    void (*fn)(void *opaque, const char *path);
-    void *opaque;
+    char path[4096][256];
+    unsigned count;
     size_t top;
-} walking;
+} walk;
 
 static int visit(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
     (void)st;
     (void)ftw;
-    if (type == FTW_F)
-        walking.fn(walking.opaque, path + walking.top);
+    if (type == FTW_F) {
+        assert_true(walk.count < 4096);
+        snprintf(walk.path[walk.count++], sizeof walk.path[0], "%s", path + walk.top);
+    }
     return 0;
 }
 
@@ -225,11 +227,17 @@ void lab_files(struct lab *lab, const char *under, void (*fn)(void *opaque, cons
 {
     char path[512];
 
-    walking.fn = fn;
-    walking.opaque = opaque;
-    walking.top = strlen(lab->dir) + 1;
+    walk.count = 0;
+    walk.top = strlen(lab->dir) + 1;
     snprintf(path, sizeof path, "%s/%s", lab->dir, under);
     nftw(path, visit, 16, FTW_PHYS);
+    /* fn may walk too. */
+    unsigned count = walk.count;
+    char(*paths)[256] = malloc(sizeof walk.path[0] * (count + 1));
+    memcpy(paths, walk.path, sizeof walk.path[0] * count);
+    for (unsigned i = 0; i < count; i++)
+        fn(opaque, paths[i]);
+    free(paths);
 }
 
 static void count_file(void *opaque, const char *path)

@@ -1,4 +1,5 @@
-unit_tests += tests/unit/test-backup tests/unit/test-objects
+unit_tests += tests/unit/test-backup tests/unit/test-objects \
+	tests/unit/test-backup-faults tests/unit/test-restore tests/unit/test-damage
 
 backup_lab = tests/unit/backup-lab.c tests/unit/backup-lab.h tests/unit/fake-space.c \
 	tests/unit/fake-space.h tests/unit/fake-image.h
@@ -8,3 +9,13 @@ tests_unit_test_backup_LDADD = $(unit_ldadd)
 
 tests_unit_test_objects_SOURCES = tests/unit/test-objects.c
 tests_unit_test_objects_LDADD = $(unit_ldadd)
+
+tests_unit_test_backup_faults_SOURCES = tests/unit/test-backup-faults.c $(backup_lab) \
+	tests/unit/fault-store.c tests/unit/fault-store.h
+tests_unit_test_backup_faults_LDADD = $(unit_ldadd)
+
+tests_unit_test_restore_SOURCES = tests/unit/test-restore.c $(backup_lab) tests/unit/fake-image.c
+tests_unit_test_restore_LDADD = $(unit_ldadd)
+
+tests_unit_test_damage_SOURCES = tests/unit/test-damage.c $(backup_lab)
+tests_unit_test_damage_LDADD = $(unit_ldadd)
