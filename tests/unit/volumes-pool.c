@@ -145,6 +145,12 @@ void pool_reboot(struct pool *pool)
     assert_int_equal(mkdir(pool->run, 0700), 0);
 }
 
+void pool_move_to_tmpfs(struct pool *pool)
+{
+    assert_int_equal(rmdir(pool->dir), 0);
+    snprintf(pool->dir, sizeof pool->dir, "%.50s.pool", pool->run);
+}
+
 void pool_teardown(struct pool *pool)
 {
     struct cg_error err;

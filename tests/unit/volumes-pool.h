@@ -23,6 +23,9 @@ void pool_reboot(struct pool *pool);
 
 void pool_teardown(struct pool *pool);
 
+/* Puts the pool's directory, which isn't made, on tmpfs: for tests that make many. */
+void pool_move_to_tmpfs(struct pool *pool);
+
 /* The parent "backups/p/v/20260101T000000Z": so many bytes, which the caller keeps. */
 void pool_set_parent(const void *bytes, uint64_t size);
 /* Its hold: the uuid of the last hold that wasn't released; "" for none. */

@@ -1,4 +1,5 @@
-unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle
+unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
+	tests/unit/test-volumes-crash
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
 
@@ -7,3 +8,11 @@ tests_unit_test_volumes_LDADD = $(unit_ldadd)
 
 tests_unit_test_volumes_oracle_SOURCES = tests/unit/test-volumes-oracle.c $(volumes_pool)
 tests_unit_test_volumes_oracle_LDADD = $(unit_ldadd)
+
+tests_unit_test_volumes_crash_SOURCES = tests/unit/test-volumes-crash.c $(volumes_pool) \
+	tests/unit/recorder.c tests/unit/recorder.h
+tests_unit_test_volumes_crash_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=pwrite,--wrap=pwritev,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate \
+	-Wl,--wrap=ftruncate,--wrap=openat,--wrap=mkdirat,--wrap=linkat,--wrap=renameat \
+	-Wl,--wrap=renameat2,--wrap=unlinkat
