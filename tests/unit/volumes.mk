@@ -1,5 +1,5 @@
 unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
-	tests/unit/test-volumes-crash
+	tests/unit/test-volumes-crash tests/unit/test-volumes-processes
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
 
@@ -16,3 +16,6 @@ tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=pwrite,--wrap=pwritev,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate \
 	-Wl,--wrap=ftruncate,--wrap=openat,--wrap=mkdirat,--wrap=linkat,--wrap=renameat \
 	-Wl,--wrap=renameat2,--wrap=unlinkat
+
+tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(volumes_pool)
+tests_unit_test_volumes_processes_LDADD = $(unit_ldadd)
