@@ -1,0 +1,304 @@
+#include "config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/backups/session.h"
+#include "tests/unit/backup-lab.h"
+#include "tests/unit/cmocka-all.h"
+#include "tests/unit/fault-store.h"
+
+/* What others do to the repository in the middle of a backup. */
+
+static int setup(void **state)
+{
+    struct lab *lab = malloc(sizeof *lab);
+
+    lab_begin(lab);
+    fake_space_add(lab->fake, "web", 3 * GIB);
+    fake_space_add(lab->fake, "db", 3 * GIB);
+    lab_write(lab, "web", 64 << 10, 8 * MIB, 1);
+    lab_write(lab, "web", 64 << 10, 2100 * MIB, 2);
+    lab_write(lab, "db", 64 << 10, 8 * MIB, 1);
+    *state = lab;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    lab_end(*state);
+    free(*state);
+    return 0;
+}
+
+static void sh(struct lab *lab, const char *command)
+{
+    char text[1024];
+
+    snprintf(text, sizeof text, "cd %s/acme && %s", lab->dir, command);
+    assert_int_equal(system(text), 0);
+}
+
+/* Runs a command just before the number-th call of that kind. */
+struct trap {
+    struct lab *lab;
+    const char *what;
+    _Atomic int number;
+    const char *command;
+};
+
+static void spring(void *opaque, const char *what, const char *path)
+{
+    struct trap *t = opaque;
+
+    (void)path;
+    if (strcmp(what, t->what) == 0 && atomic_fetch_sub(&t->number, 1) == 1)
+        sh(t->lab, t->command);
+}
+
+static int backup_with(struct lab *lab, struct trap *t, struct cg_backup_result *ret,
+                       struct cg_error *err)
+{
+    struct fault_store_faults f = { .before = spring, .opaque = t };
+    struct cg_store *store;
+    struct cg_repository *own = lab->repo;
+
+    assert_int_equal(cg_store_dir_open(lab->dir, &store, err), 0);
+    assert_int_equal(cg_repository_open_store(fault_store_new(store, &f), 0, &lab->repo, err), 0);
+    int r = lab_try_backup(lab, "web", "acme", "web", ret, err);
+    cg_repository_close(lab->repo);
+    lab->repo = own;
+    assert_true(t->number <= 0); /* it happened */
+    return r;
+}
+
+static struct cg_point *point_of(struct lab *lab, const char *name)
+{
+    struct cg_project *project;
+    struct cg_point *point;
+    struct cg_error err;
+    struct cg_name n;
+
+    assert_int_equal(cg_name_parse(name, &n, &err), 0);
+    assert_int_equal(cg_repository_project(lab->repo, n.part[0], false, &project, &err), 0);
+    assert_int_equal(cg_project_point(project, n.part[1], n.part[2], &point, &err), 0);
+    return point;
+}
+
+static void test_pins(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result web, db, res;
+    char pin[CG_NAME_MAX];
+
+    lab_backup(lab, "web", "acme", "web", &web);
+    struct cg_point *p = point_of(lab, web.point);
+    assert_int_equal(json_array_size(p->pins), 0);
+    cg_point_free(p);
+    lab_backup(lab, "db", "acme", "db", &db);
+    p = point_of(lab, db.point);
+    snprintf(pin, sizeof pin, "backups/acme/%s", json_string_value(json_array_get(p->pins, 0)));
+    assert_string_equal(pin, web.point);
+    cg_point_free(p);
+    lab_backup(lab, "web", "acme", "web", &res);
+    p = point_of(lab, res.point);
+    assert_int_equal(json_array_size(p->pins), 2);
+    assert_string_equal(p->parent, strrchr(web.point, '/') + 1);
+    cg_point_free(p);
+}
+
+/* The points go between being chosen and being pinned: they aren't relied on. */
+static void test_base_removed(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result res;
+    struct cg_error err;
+
+    lab_backup(lab, "web", "acme", "web", &res);
+    lab_backup(lab, "db", "acme", "db", &res);
+    /* The third time the session is written it has the pins. */
+    struct trap t = { lab, "session_write", 3, "rm points/*/* && rm -r chunks pages" };
+    if (backup_with(lab, &t, &res, &err) < 0)
+        fail_msg("%s", err.message);
+    assert_false(res.incremental);
+    assert_non_null(strstr(res.reason, "the last point can't be read"));
+    assert_int_equal(res.chunks_stored, 2);
+    struct cg_point *p = point_of(lab, res.point);
+    assert_int_equal(json_array_size(p->pins), 0);
+    cg_point_free(p);
+    lab_reopen(lab);
+    lab_same_point(lab, res.point, "web");
+    assert_int_equal(lab_verify(lab, "backups", NULL, 0), 0);
+}
+
+static void test_revoked(void **state)
+{
+    struct lab *lab = *state;
+    static const struct {
+        const char *what;
+        int number;
+    } when[] = {
+        { "session_write", 1 },  { "session_write", 2 }, { "session_put", 1 },
+        { "session_put", 3 },    { "session_sync", 1 },  { "session_write", 3 },
+        { "session_commit", 1 },
+    };
+
+    for (size_t i = 0; i < sizeof when / sizeof *when; i++) {
+        struct cg_backup_result res;
+        struct cg_error err;
+        /* As a collector does, and after it somebody who removes what the dead left. */
+        struct trap t = { lab, when[i].what, when[i].number, "rm sessions/*-*[0-9a-f]" };
+        if (i == 3)
+            t.command = "rm -r sessions/*";
+        int r = backup_with(lab, &t, &res, &err);
+        if (r != -ECANCELED || !strstr(err.message, "revoked"))
+            fail_msg("%s %d: %d %s", when[i].what, when[i].number, r, r < 0 ? err.message : "");
+        assert_int_equal(lab_points(lab, "acme", "web"), 0);
+        assert_int_equal(fake_space_snapshots(lab->fake, "web"), 0);
+        assert_int_equal(lab_count(lab, "acme/sessions"), 0);
+    }
+    struct cg_backup_result res;
+    lab_backup(lab, "web", "acme", "web", &res);
+    lab_same_point(lab, res.point, "web");
+}
+
+struct other {
+    struct lab *lab;
+    bool done;
+    const char *volume;
+    int result;
+    struct cg_error err;
+};
+
+/* A second backup while the first one runs, by another handle of the repository. */
+static int meanwhile(void *opaque, uint64_t done, uint64_t total)
+{
+    struct other *o = opaque;
+    struct lab lab = *o->lab;
+    struct cg_backup_result res;
+    struct cg_error err;
+
+    (void)done;
+    (void)total;
+    if (o->done)
+        return 0;
+    o->done = true;
+    assert_int_equal(cg_repository_open(lab.dir, 0, &lab.repo, &err), 0);
+    o->result = lab_try_backup(&lab, "db", "acme", o->volume, &res, &o->err);
+    cg_repository_close(lab.repo);
+    return 0;
+}
+
+static void test_two_at_once(void **state)
+{
+    struct lab *lab = *state;
+    struct other other = { lab, .volume = "web" };
+    struct cg_progress progress = { meanwhile, &other };
+    struct cg_backup_options o = {
+        .space = lab->space,
+        .source = { .space = CG_NAME_VOLUMES, .parts = 2, .part = { "acme", "web" } },
+        .project = "acme",
+        .volume = "web",
+        .progress = &progress,
+    };
+    struct cg_backup_result res;
+    struct cg_error err;
+
+    fake_space_punch(lab->fake, "web", MIB, 2100 * MIB); /* one chunk: one report, one thread */
+    assert_int_equal(cg_backup(lab->repo, &o, &res, &err), 0);
+    assert_int_equal(other.result, -EBUSY);
+    assert_non_null(strstr(other.err.message, "backups/acme/web"));
+    lab_same_point(lab, res.point, "web");
+    /* Of another volume is no other's business; nor is its live session swept. */
+    fake_space_renew(lab->fake, "web");
+    other = (struct other){ lab, .volume = "db" };
+    assert_int_equal(cg_backup(lab->repo, &o, &res, &err), 0);
+    if (other.result < 0)
+        fail_msg("%s", other.err.message);
+    lab_same_point(lab, res.point, "web");
+    lab_same_point(lab, "backups/acme/db/latest", "db");
+    assert_int_equal(fake_space_snapshots(lab->fake, "web"), 1);
+    assert_int_equal(fake_space_snapshots(lab->fake, "db"), 1);
+    assert_int_equal(lab_count(lab, "acme/sessions"), 0);
+    assert_int_equal(lab_verify(lab, "backups", NULL, 0), 0);
+}
+
+/* What a run uploads lies in its era; what it takes over stays where it is. */
+static void test_eras(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result res;
+
+    lab_backup(lab, "web", "acme", "web", &res);
+    sh(lab, "touch era/0000000a");
+    lab_write(lab, "web", 64 << 10, 0, 7);
+    lab_backup(lab, "web", "acme", "web", &res);
+    struct cg_point *p = point_of(lab, res.point);
+    assert_int_equal(p->era, 10);
+    assert_int_equal(p->pages[0].era, 10);
+    assert_int_equal(p->pages[1].era, 1);
+    cg_point_free(p);
+    assert_int_equal(lab_count(lab, "acme/chunks/00000001"), 2);
+    assert_int_equal(lab_count(lab, "acme/chunks/0000000a"), 1);
+    lab_same_point(lab, res.point, "web");
+}
+
+struct two {
+    struct lab *lab;
+    const char *volume;
+    int result;
+    struct cg_error err;
+};
+
+static void *run_ten(void *opaque)
+{
+    struct two *t = opaque;
+    struct lab lab = *t->lab;
+    struct cg_error err;
+
+    assert_int_equal(cg_repository_open(lab.dir, 0, &lab.repo, &err), 0);
+    for (int i = 0; i < 10 && t->result == 0; i++) {
+        struct cg_backup_result res;
+        t->result = lab_try_backup(&lab, t->volume, "acme", t->volume, &res, &t->err);
+    }
+    cg_repository_close(lab.repo);
+    return NULL;
+}
+
+static void test_in_parallel(void **state)
+{
+    struct lab *lab = *state;
+    struct two a = { lab, .volume = "web" }, b = { lab, .volume = "db" };
+    pthread_t one, two;
+
+    assert_int_equal(pthread_create(&one, NULL, run_ten, &a), 0);
+    assert_int_equal(pthread_create(&two, NULL, run_ten, &b), 0);
+    pthread_join(one, NULL);
+    pthread_join(two, NULL);
+    if (a.result < 0 || b.result < 0)
+        fail_msg("%s %s", a.result < 0 ? a.err.message : "", b.result < 0 ? b.err.message : "");
+    assert_int_equal(lab_points(lab, "acme", "web") + lab_points(lab, "acme", "db"), 20);
+    lab_same_point(lab, "backups/acme/web/latest", "web");
+    lab_same_point(lab, "backups/acme/db/latest", "db");
+    assert_int_equal(lab_verify(lab, "backups", NULL, 0), 0);
+    assert_int_equal(lab_count(lab, "acme/sessions"), 0);
+    assert_int_equal(fake_space_snapshots(lab->fake, "web"), 1);
+    assert_int_equal(fake_space_snapshots(lab->fake, "db"), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_base_removed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_revoked, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_two_at_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_eras, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_in_parallel, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
