@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 #include "core/backups/page.h"
 #include "core/backups/point.h"
 #include "core/base/bytes.h"
-#include "core/base/cleanup.h"
+#include "core/base/files.h"
 #include "tests/unit/cmocka-all.h"
 
 /* The formats: what was written comes back, and whatever is changed in it is an error, never other
@@ -436,6 +437,45 @@ static void test_keys(void **state)
     cg_keys_text_free(text);
 }
 
+/* Files that were made from the description of the format alone, by another program. */
+static void test_described(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file;
+        enum cg_object_kind kind;
+    } cases[] = {
+        { "chunk/zstd", CG_OBJECT_CHUNK },
+        { "chunk/raw", CG_OBJECT_CHUNK },
+        { "chunk/page", CG_OBJECT_PAGE },
+    };
+    const char *src = getenv("abs_srcdir");
+    struct cg_error err;
+    struct cg_keys *keys;
+    char path[512], *text;
+    size_t len;
+
+    snprintf(path, sizeof path, "%s/tests/fuzz/project-json/right", src ? src : ".");
+    assert_int_equal(cg_file_read(AT_FDCWD, path, 65536, &text, &len, &err), 0);
+    if (cg_keys_parse("acme", text, len, &keys, &err) < 0)
+        fail_msg("%s", err.message);
+    free(text);
+    struct cg_codec *codec = cg_codec_new();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint8_t plain[65536];
+        struct cg_ref ref = { .era = 1 };
+        snprintf(path, sizeof path, "%s/tests/fuzz/%s", src ? src : ".", cases[i].file);
+        assert_int_equal(cg_file_read(AT_FDCWD, path, 65536, &text, &len, &err), 0);
+        ref.len = cg_le32((uint8_t *)text + 8);
+        memcpy(ref.id, text + 20, sizeof ref.id);
+        if (cg_object_decode(codec, keys, cases[i].kind, &ref, text, len, plain, &err) < 0)
+            fail_msg("%s: %s", path, err.message);
+        free(text);
+    }
+    cg_codec_free(codec);
+    cg_keys_free(keys);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -443,7 +483,7 @@ int main(void)
         cmocka_unit_test(test_payload_flips), cmocka_unit_test(test_other_object),
         cmocka_unit_test(test_bomb),          cmocka_unit_test(test_page),
         cmocka_unit_test(test_point),         cmocka_unit_test(test_forged_point),
-        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_keys),          cmocka_unit_test(test_described),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
