@@ -102,7 +102,8 @@ static int list_below(struct cg_gateway *g, const char *text, const char *only, 
         r = cg_gateway_list(g, &prefix, keep_entry, &l, err);
     if (r != 0)
         return r;
-    qsort(l.v, l.count, sizeof *l.v, by_name);
+    if (l.count > 0)
+        qsort(l.v, l.count, sizeof *l.v, by_name);
     size_t n = only ? strlen(only) : 0;
     for (size_t i = 0; r == 0 && i < l.count; i++) {
         struct cg_entry e = l.v[i];

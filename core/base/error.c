@@ -12,15 +12,15 @@ int cg_error_set(struct cg_error *err, int errnum, const char *fmt, ...)
     if (!err)
         return -errnum;
     int saved = errno;
-    char text[128];
     va_list ap;
 
     va_start(ap, fmt);
     vsnprintf(err->message, sizeof err->message, fmt, ap);
     va_end(ap);
     size_t n = strlen(err->message);
-    snprintf(err->message + n, sizeof err->message - n, ": %s",
-             strerror_r(errnum, text, sizeof text));
+    /* Not strerror_r: it translates, under locks of its own. */
+    const char *text = strerrordesc_np(errnum);
+    snprintf(err->message + n, sizeof err->message - n, ": %s", text ? text : "unknown error");
     errno = saved;
     return -errnum;
 }
