@@ -68,7 +68,8 @@ struct cg_space_ops {
     int (*info)(void *self, const struct cg_name *name, json_t **ret_info, struct cg_error *err);
     /* An empty image of size bytes (a multiple of 512, not 0).  original_size is what info shows as
      * the size before rounding up; equal to size if nothing was rounded.  With name->draft: see
-     * rename. */
+     * rename; a draft of this size that an interrupted job left is kept with what it holds, for a
+     * restore to go on with: who needs an empty one removes the draft first. */
     int (*create)(void *self, const struct cg_name *name, uint64_t size, uint64_t original_size,
                   struct cg_error *err);
     /* Snapshots, all of one consistent moment. */

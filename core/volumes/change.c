@@ -42,6 +42,7 @@ static void replace_head(struct cg_volume *v, struct cg_chain *chain)
     struct cg_chain *old = v->head;
 
     v->head = chain;
+    atomic_store(&v->size, cg_chain_size(chain));
     cg_chain_unref(old);
 }
 

@@ -194,9 +194,8 @@ static int image_extents(void *self, struct cg_extents *e, struct cg_error *err)
 static uint64_t image_size(void *self)
 {
     struct cg_volume *v = self;
-    CG_LOCK_SHARED(&v->gate);
 
-    return cg_chain_size(v->head);
+    return atomic_load_explicit(&v->size, memory_order_acquire);
 }
 
 static void image_prefetch(void *self, uint64_t len, uint64_t off)

@@ -31,3 +31,17 @@ tests_fuzz_fuzz_project_json_CPPFLAGS = $(AM_CPPFLAGS) -DFUZZ_CORPUS='"project-j
 tests_fuzz_fuzz_project_json_LDADD = core/libcowgate.la
 
 EXTRA_DIST += tests/fuzz/chunk tests/fuzz/page tests/fuzz/point tests/fuzz/project-json
+
+fuzz_volumes = tests/fuzz/fuzz-map tests/fuzz/fuzz-volume-json
+check_PROGRAMS += $(fuzz_volumes)
+TESTS += $(fuzz_volumes)
+
+tests_fuzz_fuzz_map_SOURCES = tests/fuzz/fuzz-map.c tests/fuzz/corpus.c
+tests_fuzz_fuzz_map_CPPFLAGS = $(AM_CPPFLAGS) -DFUZZ_CORPUS='"map"'
+tests_fuzz_fuzz_map_LDADD = core/libcowgate.la
+
+tests_fuzz_fuzz_volume_json_SOURCES = tests/fuzz/fuzz-volume-json.c tests/fuzz/corpus.c
+tests_fuzz_fuzz_volume_json_CPPFLAGS = $(AM_CPPFLAGS) -DFUZZ_CORPUS='"volume-json"'
+tests_fuzz_fuzz_volume_json_LDADD = core/libcowgate.la
+
+EXTRA_DIST += tests/fuzz/map tests/fuzz/volume-json

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,12 +149,291 @@ static void test_list(void **state)
     json_decref(info);
 }
 
+static void test_names(void **state)
+{
+    struct cg_name v = pool_name("volumes/p/v"), w = pool_name("volumes/q/w"), draft = v;
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    draft.draft = true;
+    /* A draft isn't seen, survives being interrupted, and gets its name when it's whole. */
+    assert_int_equal(cg_space_create(pool.space, &draft, MIB, MIB, &err), 0);
+    assert_int_equal(cg_space_open(pool.space, &v, CG_OPEN_READ, &image, &err), -ENOENT);
+    assert_int_equal(cg_space_open(pool.space, &draft, CG_OPEN_WRITE, &image, &err), 0);
+    pool_write(image, "draft", 5, 100);
+    struct cg_space *second = pool_second(&pool);
+    assert_int_equal(cg_space_create(second, &draft, MIB, MIB, &err), -EBUSY);
+    cg_space_free(second);
+    cg_image_unref(image);
+    assert_int_equal(cg_space_create(pool.space, &draft, MIB, MIB, &err), 0);
+    assert_int_equal(cg_space_rename(pool.space, &draft, &v, &err), 0);
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_READ);
+    char have[5];
+    pool_read(image, have, 5, 100);
+    assert_memory_equal(have, "draft", 5);
+    cg_image_unref(image);
+    assert_int_equal(cg_space_create(pool.space, &draft, MIB, MIB, &err), -EEXIST);
+    assert_int_equal(cg_space_create(pool.space, &v, MIB, MIB, &err), -EEXIST);
+    /* Another size: the old draft is of no use. */
+    struct cg_name other = pool_name("volumes/p/o");
+    other.draft = true;
+    assert_int_equal(cg_space_create(pool.space, &other, MIB, MIB, &err), 0);
+    assert_int_equal(cg_space_create(pool.space, &other, 2 * MIB, 2 * MIB, &err), 0);
+    assert_int_equal(cg_space_remove(pool.space, &other, 0, &err), 0);
+    assert_int_equal(cg_space_remove(pool.space, &other, 0, &err), -ENOENT);
+    /* Renamed while it's open, into another project. */
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+    assert_int_equal(cg_space_rename(pool.space, &v, &w, &err), 0);
+    pool_write(image, "moved", 5, 100);
+    assert_int_equal(cg_space_rename(pool.space, &v, &w, &err), -ENOENT);
+    pool_create(pool.space, "volumes/p/v", MIB);
+    assert_int_equal(cg_space_rename(pool.space, &v, &w, &err), -EEXIST);
+    assert_int_equal(cg_space_remove(pool.space, &w, 0, &err), -EBUSY);
+    cg_image_unref(image);
+    image = pool_open(pool.space, "volumes/q/w", CG_OPEN_READ);
+    pool_read(image, have, 5, 100);
+    assert_memory_equal(have, "moved", 5);
+    assert_int_equal(cg_space_remove(pool.space, &w, 0, &err), -EBUSY); /* a reader */
+    cg_image_unref(image);
+    pool_remove(pool.space, "volumes/q/w");
+}
+
+static int add_range(void *opaque, const struct cg_extent *e, struct cg_error *err)
+{
+    char *text = opaque;
+
+    (void)err;
+    sprintf(text + strlen(text), "%llu+%llu%s ", (unsigned long long)e->off / 4096,
+            (unsigned long long)e->len / 4096, e->type == CG_DATA ? "" : "z");
+    return 0;
+}
+
+static void test_diff(void **state)
+{
+    static uint8_t buf[MIB];
+    struct cg_name v = pool_name("volumes/p/v"), a = pool_name("volumes/p/v@a"),
+                   b = pool_name("volumes/p/v@b"), c = pool_name("volumes/p/c"),
+                   w = pool_name("volumes/p/w");
+    struct cg_identity one, two;
+    char text[1000] = "";
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    pool_create(pool.space, "volumes/p/v", MIB);
+    pool_create(pool.space, "volumes/p/w", MIB);
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+    fill(buf, sizeof buf, 3);
+    pool_write(image, buf, MIB, 0);
+    pool_snapshot(pool.space, "volumes/p/v@a");
+    pool_write(image, buf, 100, 5 * 4096 + 7);
+    pool_write(image, buf, 2 * 4096, 10 * 4096);
+    assert_int_equal(cg_image_trim(image, 3 * 4096, 11 * 4096, 0, &err), 0);
+    pool_snapshot(pool.space, "volumes/p/v@b");
+    pool_write(image, buf, 4096, 0);
+    assert_int_equal(cg_space_resize(pool.space, &v, MIB + 8192, &err), 0);
+    assert_int_equal(cg_space_diff(pool.space, &a, &b, add_range, text, &err), 0);
+    assert_string_equal(text, "5+1 10+1 11+3z ");
+    text[0] = '\0';
+    assert_int_equal(cg_space_diff(pool.space, &b, &v, add_range, text, &err), 0);
+    assert_string_equal(text, "0+1 256+2z ");
+    text[0] = '\0';
+    pool_clone(pool.space, "volumes/p/v@b", "volumes/p/c");
+    assert_int_equal(cg_space_diff(pool.space, &a, &c, add_range, text, &err), 0);
+    assert_string_equal(text, "5+1 10+1 11+3z ");
+    assert_int_equal(cg_space_diff(pool.space, &b, &a, add_range, text, &err), -ENOTSUP);
+    assert_int_equal(cg_space_diff(pool.space, &a, &w, add_range, text, &err), -ENOTSUP);
+    assert_int_equal(cg_space_identify(pool.space, &a, &one, &err), 0);
+    assert_int_equal(cg_space_identify(pool.space, &b, &two, &err), 0);
+    assert_string_equal(one.image, two.image);
+    assert_string_not_equal(one.snapshot, two.snapshot);
+    assert_int_equal(cg_space_identify(pool.space, &v, &two, &err), 0);
+    assert_string_equal(two.snapshot, "");
+    assert_int_equal(cg_space_identify(pool.space, &c, &two, &err), 0);
+    assert_string_not_equal(one.image, two.image);
+    cg_image_unref(image);
+}
+
+/* Of the files of volumes/p/v with this suffix, in units of 512 bytes. */
+static uint64_t blocks_of(const char *suffix)
+{
+    char path[200];
+    uint64_t sum = 0;
+    glob_t found;
+
+    snprintf(path, sizeof path, "%s/p/v/*.%s", pool.dir, suffix);
+    assert_int_equal(glob(path, 0, NULL, &found), 0);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        struct stat st;
+        assert_int_equal(stat(found.gl_pathv[i], &st), 0);
+        sum += (uint64_t)st.st_blocks;
+    }
+    globfree(&found);
+    return sum;
+}
+
+static void test_space_is_given_back(void **state)
+{
+    static uint8_t buf[4 * MIB];
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    pool_create(pool.space, "volumes/p/v", 16 * MIB);
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+    fill(buf, sizeof buf, 4);
+    pool_write(image, buf, sizeof buf, MIB);
+    assert_int_equal(cg_image_flush(image, &err), 0);
+    uint64_t full = blocks_of("data");
+    assert_true(full >= 4 * MIB / 512);
+    assert_int_equal(cg_image_trim(image, 3 * MIB, MIB, 0, &err), 0);
+    assert_int_equal(cg_image_zero(image, MIB / 2, 4 * MIB, CG_MAY_TRIM, &err), 0);
+    assert_true(blocks_of("data") <= full - 3 * MIB / 512 - MIB / 1024);
+    cg_image_unref(image);
+}
+
+static void test_parent(void **state)
+{
+    static uint8_t parent[100 * 1024 + 512];
+    struct cg_name v = pool_name("volumes/p/v"), w = pool_name("volumes/p/w");
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    fill(parent, sizeof parent, 5);
+    pool_set_parent(parent, sizeof parent);
+    assert_int_equal(cg_space_clone(pool.space, "backups/p/v/20270101T000000Z", &v, &err), -ENOENT);
+    /* No hold, no clone. */
+    pool_fail_hold(EIO);
+    assert_int_equal(cg_space_clone(pool.space, POOL_PARENT, &v, &err), -EIO);
+    assert_int_equal(cg_space_open(pool.space, &v, CG_OPEN_READ, &image, &err), -ENOENT);
+    pool_fail_hold(0);
+    pool_clone(pool.space, POOL_PARENT, "volumes/p/v");
+    json_t *info;
+    assert_int_equal(cg_space_info(pool.space, &v, &info, &err), 0);
+    assert_string_equal(json_string_value(json_object_get(info, "uuid")), pool_held());
+    json_decref(info);
+    assert_int_equal(cg_space_clone(pool.space, "volumes/p/v.p1", &w, &err), -EINVAL);
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+    pool_same(image, parent, sizeof parent);
+    cg_image_unref(image);
+    assert_int_equal(cg_space_flatten(pool.space, &v, NULL, NULL, &err), 0);
+    assert_string_equal(pool_held(), "");
+    pool_set_parent(NULL, 0);
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+    pool_same(image, parent, sizeof parent);
+    cg_image_unref(image);
+    pool_set_parent(parent, sizeof parent);
+    pool_clone(pool.space, POOL_PARENT, "volumes/p/w");
+    assert_string_not_equal(pool_held(), "");
+    pool_remove(pool.space, "volumes/p/w");
+    assert_string_equal(pool_held(), "");
+}
+
+/* Opening the volume fails with r and says text. */
+static void must_refuse(int r, const char *text)
+{
+    struct cg_name v = pool_name("volumes/p/v");
+    struct cg_image *image;
+    struct cg_error err;
+    int have = cg_space_open(pool.space, &v, CG_OPEN_WRITE, &image, &err);
+
+    if (have == 0) {
+        char c;
+        have = cg_image_pread(image, &c, 1, 0, &err);
+        cg_image_unref(image);
+    }
+    if (have != r || !strstr(err.message, text))
+        fail_msg("%d, not %d: %s", have, r, have ? err.message : "");
+}
+
+static void shell(const char *command)
+{
+    char full[400];
+
+    snprintf(full, sizeof full, "cd %s/p/v && %s", pool.dir, command);
+    assert_int_equal(system(full), 0);
+}
+
+static void test_damage(void **state)
+{
+    static const struct {
+        const char *damage;
+        int result;
+        const char *text;
+    } damages[] = {
+        { "mv *.map map", -ENOENT, ".map: No such file" },
+        { "mv *.data data", -ENOENT, ".data: No such file" },
+        { "truncate -s 100 *.map", -EIO, "damaged" },
+        { "truncate -s 0 *.map", -EIO, "damaged" },
+        { "truncate -s 8000 *.map", -EIO, "should have" },
+        { "printf x | dd of=$(ls *.map) bs=1 seek=60 conv=notrunc status=none", -EIO, "checksum" },
+        { "printf x | dd of=$(ls *.map) bs=1 seek=3000 conv=notrunc status=none", -EIO,
+          "checksum" },
+        { "printf '\\377' | dd of=$(ls *.map) bs=1 seek=4096 conv=notrunc status=none", -EIO,
+          "block 0 has no valid state" },
+        { "truncate -s 0 *.data", -EIO, ".data is damaged" },
+        { "truncate -s 0 volume.json", -EIO, "volume.json is damaged" },
+        { "sed -i 's/\"format\": 1/\"format\": 2/' volume.json", -ENOTSUP, "format 2" },
+        { "sed -i 's/\"size\": 1048576/\"size\": 2097152/' volume.json", -EIO, "size" },
+        { "sed -i 's/\"size\": 1048576/\"size\": 0/' volume.json", -EIO, "size" },
+        { "rm volume.json", -ENOENT, "volume.json" },
+    };
+    struct cg_name v = pool_name("volumes/p/v");
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+        pool_create(pool.space, "volumes/p/v", MIB);
+        image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+        pool_write(image, "x", 1, 0);
+        cg_image_unref(image);
+        shell(damages[i].damage);
+        must_refuse(damages[i].result, damages[i].text);
+        assert_int_equal(cg_space_remove(pool.space, &v, 0, &err), 0);
+    }
+    assert_int_equal(cg_space_create(pool.space, &v, 0, 0, &err), -EINVAL);
+    assert_int_equal(cg_space_create(pool.space, &v, 1000, 1000, &err), -EINVAL);
+    assert_int_equal(cg_space_create(pool.space, &v, UINT64_MAX - 511, 1, &err), -EINVAL);
+    assert_true(cg_space_create(pool.space, &v, CG_IMAGE_MAX, CG_IMAGE_MAX, &err) < 0);
+    assert_int_equal(cg_space_open(pool.space, &v, CG_OPEN_READ, &image, &err), -ENOENT);
+}
+
+/* A volume of 1 TiB takes next to nothing until it's written, and then only where. */
+static void test_large(void **state)
+{
+    struct cg_image *image;
+    struct cg_error err;
+    char c = 1;
+
+    (void)state;
+    pool_create(pool.space, "volumes/p/v", UINT64_C(1) << 40);
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+    assert_int_equal(cg_image_trim(image, UINT64_C(1) << 40, 0, 0, &err), 0);
+    pool_write(image, &c, 1, (UINT64_C(1) << 40) - 1);
+    assert_int_equal(cg_image_trim(image, UINT64_C(1) << 39, 0, 0, &err), 0);
+    char text[100] = "";
+    assert_int_equal(cg_image_walk(image, 0, UINT64_C(1) << 40, add_range, text, &err), 0);
+    assert_string_equal(text, "0+268435455z 268435455+1 ");
+    assert_int_equal(cg_image_flush(image, &err), 0);
+    cg_image_unref(image);
+    assert_true(blocks_of("map") < 64);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_write_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_snapshot_clone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_list, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_names, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_diff, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_space_is_given_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_parent, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_large, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
