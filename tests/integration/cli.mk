@@ -5,6 +5,7 @@ cli_tests = \
 	tests/integration/main-clones.sh \
 	tests/integration/main-disk.sh \
 	tests/integration/main-second-root.sh \
-	tests/integration/main-two-faces.sh
+	tests/integration/main-two-faces.sh \
+	tests/integration/readme.sh
 TESTS += $(cli_tests)
 EXTRA_DIST += $(cli_tests)
