@@ -68,10 +68,41 @@ start_serve() {
     wait_for 30 nbd_answers "$socket"
 }
 
-nbd_answers() { nbdsh -c 'import sys; h.set_opt_mode(True); h.connect_unix(sys.argv[1]); h.opt_abort()' "$1" || nbdinfo --list --json "nbd+unix:///?socket=$1"; }
+# start_nbdkit SOCKET ARGS ...: nbdkit with the plugin, as start_serve.
+start_nbdkit() {
+    local socket=$1
+    shift
+    "${COWGATE_NBDKIT:-nbdkit}" --foreground --unix "$socket" "$COWGATE_PLUGIN" "$@" \
+        >>"$socket.log" 2>&1 &
+    serve_pid=$!
+    cleanup_fn stop "$serve_pid"
+    wait_for 30 nbd_answers "$socket"
+}
 
-# uri SOCKET NAME: the URI of an export.
-uri() { echo "nbd+unix:///$2?socket=$1"; }
+# python-nbd is installed for the system's python, which need not be the first in PATH.
+nbd_python() { /usr/bin/python3 "$@"; }
+
+nbd_answers() {
+    nbd_python -c '
+import nbd, sys
+h = nbd.NBD()
+h.set_opt_mode(True)
+h.connect_unix(sys.argv[1])
+h.opt_abort()' "$1"
+}
+
+# nbd_try SOCKET NAME: opens an export by any name, which need not fit into a URI.
+nbd_try() {
+    nbd_python -c '
+import nbd, sys
+h = nbd.NBD()
+h.set_export_name(sys.argv[2])
+h.connect_unix(sys.argv[1])
+h.shutdown()' "$1" "$2"
+}
+
+# uri SOCKET [NAME]: the URI of an export, or of the server.
+uri() { echo "nbd+unix:///${2-}?socket=$1"; }
 
 # stop PID: ends it with SIGTERM and waits.
 stop() {
