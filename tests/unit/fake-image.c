@@ -29,6 +29,10 @@ static int call(struct fake *f, const char *what, struct cg_error *err)
     unsigned n = atomic_fetch_add(&f->faults->calls, 1) + 1;
     if (n == f->faults->fail_at)
         return cg_error_say(err, EIO, "fault %u injected: %s", n, what);
+    if (strcmp(what, "pwrite") == 0 || strcmp(what, "zero") == 0)
+        f->faults->unflushed = true;
+    if (strcmp(what, "flush") == 0)
+        f->faults->unflushed = false;
     return 0;
 }
 

@@ -133,6 +133,7 @@ static void test_faults(void **state)
         if (r == 0) {
             assert_true(faults.calls < n);
             assert_true(n > 10);
+            assert_false(faults.unflushed);
             faults.fail_at = 0;
             assert_same(source, target);
             break;

@@ -12,6 +12,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
 #include "core/image/nbd.h"
+#include "core/image/window.h"
 #include "tests/unit/oracle.h"
 #include "tests/unit/servers.h"
 #include "tests/unit/cmocka-all.h"
@@ -50,24 +51,76 @@ static void test_memory(void **state)
 }
 
 /* Requests off the server's blocks are refused there, so we must not send any. */
+static const char *const large_blocks[] = { "nbdkit",
+                                            "-f",
+                                            "-U",
+                                            "@SOCKET@",
+                                            "--filter=blocksize-policy",
+                                            "memory",
+                                            "6M",
+                                            "blocksize-minimum=8192",
+                                            "blocksize-preferred=8192",
+                                            "blocksize-maximum=65536",
+                                            "blocksize-error-policy=error",
+                                            NULL };
+
 static void test_large_blocks(void **state)
 {
     (void)state;
-    const char *args[] = { "nbdkit",
-                           "-f",
-                           "-U",
-                           "@SOCKET@",
-                           "--filter=blocksize-policy",
-                           "memory",
-                           "6M",
-                           "blocksize-minimum=8192",
-                           "blocksize-preferred=8192",
-                           "blocksize-maximum=65536",
-                           "blocksize-error-policy=error",
-                           NULL };
+    oracle_on(large_blocks, 512);
+    oracle_on(large_blocks, 1);
+}
 
-    oracle_on(args, 512);
-    oracle_on(args, 1);
+struct blocks {
+    struct cg_image *image;
+    _Atomic bool done;
+};
+
+/* One writes a whole block again and again, the other a sector of it. */
+static int share_block(void *opaque, uint64_t item, unsigned worker, struct cg_error *err)
+{
+    struct blocks *b = opaque;
+    uint8_t block[8192], got[8192];
+    int r = 0;
+
+    (void)worker;
+    for (unsigned i = 1; item == 0 && r == 0 && i < 200; i++) {
+        memset(block, (int)i, sizeof block);
+        r = cg_image_pwrite(b->image, block, sizeof block, 0, 0, err);
+        if (r == 0)
+            r = cg_image_pread(b->image, got, sizeof got, 0, err);
+        if (r == 0 && (memcmp(got, block, 512) || memcmp(got + 1024, block + 1024, 8192 - 1024)))
+            r = cg_error_say(err, EILSEQ, "round %u was undone by the neighbour", i);
+    }
+    memset(block, 0xff, 512);
+    while (item == 1 && r == 0 && !b->done)
+        r = cg_image_pwrite(b->image, block, 512, 512, 0, err);
+    if (item == 0)
+        b->done = true;
+    return r;
+}
+
+/* What shares a block of the server's doesn't disturb its neighbours. */
+static void test_neighbours(void **state)
+{
+    (void)state;
+    struct cg_error err;
+    struct server s;
+    struct blocks b = { .done = false };
+    struct cg_image *window = NULL;
+    struct oracle_options o = {
+        .operations = 100, .threads = 16, .seed = 5, .grain = 1, .longest = 512
+    };
+
+    start(&s, large_blocks);
+    assert_int_equal(cg_nbd_open(s.uri, true, &b.image, &err), 0);
+    if (cg_parallel(2, 2, share_block, &b, &err) < 0)
+        fail_msg("%s", err.message);
+    assert_int_equal(cg_window_open(b.image, 8192, 8192, &window, &err), 0);
+    oracle_run(window, &o);
+    cg_image_unref(window);
+    cg_image_unref(b.image);
+    server_stop(&s, SIGTERM);
 }
 
 /* One connection, no multi-conn, no zeroing: what is missing is made up for. */
@@ -235,11 +288,11 @@ static void test_refused(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory),      cmocka_unit_test(test_large_blocks),
-        cmocka_unit_test(test_poor_server), cmocka_unit_test(test_qemu),
-        cmocka_unit_test(test_extents),     cmocka_unit_test(test_odd_size),
-        cmocka_unit_test(test_dead_server), cmocka_unit_test(test_failed_flush),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_memory),       cmocka_unit_test(test_large_blocks),
+        cmocka_unit_test(test_neighbours),   cmocka_unit_test(test_poor_server),
+        cmocka_unit_test(test_qemu),         cmocka_unit_test(test_extents),
+        cmocka_unit_test(test_odd_size),     cmocka_unit_test(test_dead_server),
+        cmocka_unit_test(test_failed_flush), cmocka_unit_test(test_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
