@@ -10,7 +10,7 @@ cowgate create volumes/acme/web --size 8M
 for acknowledged in 1 10 200 500 1000; do
     start_serve nbd.sock
     nbd_python "$client" write nbd.sock volumes/acme/web state "$serve_pid" $acknowledged
-    wait "$serve_pid" || true
+    { wait "$serve_pid" || true; } 2>/dev/null
     start_serve nbd.sock
     nbd_python "$client" check nbd.sock volumes/acme/web state
     stop "$serve_pid"
@@ -29,7 +29,7 @@ for block in range(0, 1000, 3):
     h.pwrite(b"c" * 512, block * 4096 + 512 * (block % 8))
 os.kill(int(sys.argv[2]), signal.SIGKILL)
 PY
-wait "$serve_pid" || true
+{ wait "$serve_pid" || true; } 2>/dev/null
 start_serve nbd.sock
 nbdcopy "$child" got
 nbd_python - <<'PY'
