@@ -21,6 +21,7 @@ for line in sys.stdin:
 h.shutdown()
 PY
 coproc WRITER { /usr/bin/python3 writer.py "$at"; }
+writer=$WRITER_PID # bash forgets it when the process ends
 write() { echo "$1" >&"${WRITER[1]}"; read -r answer <&"${WRITER[0]}"; [ "$answer" = "done $1" ] || fail "writer: $answer"; }
 all() { tr -d "\\$(printf %03o "$2")" <"$1" | cmp -s - /dev/null || fail "$1 is not all $2"; }
 
@@ -49,6 +50,6 @@ write 4
 cowgate export volumes/acme/web@live - >live.raw
 all live.raw 3
 exec {WRITER[1]}>&-
-wait "$WRITER_PID" || fail "the writer saw an error"
+wait "$writer" || fail "the writer saw an error"
 cowgate export volumes/acme/web - >live.raw
 all live.raw 4
