@@ -1,0 +1,12 @@
+EXTRA_DIST += \
+	bench/content.py \
+	bench/harness.py \
+	bench/main.py \
+	bench/run \
+	bench/section_backup.py \
+	bench/section_clone.py \
+	bench/section_first_byte.py \
+	bench/section_fuse.py \
+	bench/section_incremental.py \
+	bench/section_nbd.py \
+	bench/servers.py
