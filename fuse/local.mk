@@ -13,3 +13,9 @@ fuse_cowgate_fuse_SOURCES = \
 	fuse/tree.c fuse/tree.h
 fuse_cowgate_fuse_CPPFLAGS = $(AM_CPPFLAGS) $(FUSE_CFLAGS) -DFUSE_USE_VERSION=314
 fuse_cowgate_fuse_LDADD = core/libcowgate.la $(FUSE_LIBS)
+
+EXTRA_DIST += fuse/cowgate-fuse.pod
+if HAVE_POD2MAN
+man_MANS += fuse/cowgate-fuse.1
+endif
+CLEANFILES += fuse/cowgate-fuse.1

@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -8,27 +9,35 @@
 
 #include <fuse_log.h>
 
+#include "core/base/cleanup.h"
 #include "fuse/log.h"
 
 static atomic_bool to_syslog;
 
-static void vlog(int priority, const char *fmt, va_list args)
+static void put(int priority, const char *line)
 {
-    char line[2048];
-
-    vsnprintf(line, sizeof line, fmt, args);
-    size_t len = strlen(line);
-    while (len > 0 && line[len - 1] == '\n')
-        line[--len] = '\0';
     if (atomic_load(&to_syslog))
         syslog(priority, "%s", line);
     else
         fprintf(stderr, "cowgate-fuse: %s\n", line);
 }
 
+/* libfuse's lines come in pieces. */
 static void log_of_libfuse(enum fuse_log_level level, const char *fmt, va_list args)
 {
-    vlog((int)level, fmt, args); /* its levels are syslog's */
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards line, len */
+    static char line[2048];
+    static size_t len;
+
+    CG_LOCK(&lock);
+    vsnprintf(line + len, sizeof line - len, fmt, args);
+    len += strlen(line + len);
+    if (len == 0 || (line[len - 1] != '\n' && len < sizeof line - 1))
+        return;
+    if (line[len - 1] == '\n')
+        line[len - 1] = '\0';
+    len = 0;
+    put((int)level, line); /* its levels are syslog's */
 }
 
 void cg_log_start(void)
@@ -44,9 +53,11 @@ void cg_log_to_syslog(void)
 
 void cg_log(const char *fmt, ...)
 {
+    char line[2048];
     va_list args;
 
     va_start(args, fmt);
-    vlog(LOG_ERR, fmt, args);
+    vsnprintf(line, sizeof line, fmt, args);
     va_end(args);
+    put(LOG_ERR, line);
 }

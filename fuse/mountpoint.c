@@ -9,6 +9,7 @@
 #include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -125,6 +126,14 @@ static int detach(const char *path)
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
 }
 
+/* Asks what the kernel can't answer by itself from its caches. */
+static bool is_dead(const char *path)
+{
+    struct statvfs st;
+
+    return statvfs(path, &st) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
 int cg_mountpoint_prepare(const char *dir, char ret_path[static PATH_MAX], struct cg_error *err)
 {
     char path[PATH_MAX];
@@ -136,7 +145,7 @@ int cg_mountpoint_prepare(const char *dir, char ret_path[static PATH_MAX], struc
         return cg_error_set(err, -r, "mount on %s", dir);
     bool found = find_mount(path, &mounted);
     if (found && mounted.ours) {
-        if (stat(path, &st) == 0 || errno != ENOTCONN)
+        if (!is_dead(path))
             return cg_error_say(err, EBUSY, "mount on %s: it's mounted already", path);
         r = detach(path);
         if (r < 0)

@@ -15,6 +15,7 @@ include tests/unit/local.mk
 include tests/unit/volumes.mk
 include tests/unit/backups.mk
 include tests/unit/image.mk
+include tests/unit/fuse.mk
 include tests/integration/nbd.mk
 include tests/integration/fuse.mk
 include tests/integration/volumes.mk

@@ -1,0 +1,9 @@
+fuse_tests = \
+	tests/integration/fuse-filesystems.sh \
+	tests/integration/fuse-holes.sh \
+	tests/integration/fuse-kill.sh \
+	tests/integration/fuse-mounting.sh \
+	tests/integration/fuse-sharing.sh \
+	tests/integration/fuse-tree.sh
+TESTS += $(fuse_tests)
+EXTRA_DIST += $(fuse_tests) tests/integration/fuse-functions.sh

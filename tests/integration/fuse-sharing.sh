@@ -1,0 +1,78 @@
+# Who may have what open beside whom, and what a reader sees while another process writes.
+. "$abs_srcdir/tests/functions.sh"
+. "$abs_srcdir/tests/integration/fuse-functions.sh"
+
+a_disk disk.raw
+cowgate init
+cowgate --quiet import ./disk.raw volumes/acme/web
+cowgate snapshot volumes/acme/web@s1
+cowgate create volumes/acme/data --size 32M
+start_mount
+v=mnt/volumes/acme
+
+# A volume and its partitions.
+exec 5<>$v/web
+must_fail 1 'busy' dd if=$v/web.p1 of=/dev/null count=1
+must_fail 1 'busy' dd if=/dev/zero of=$v/web.p2 count=1 conv=notrunc
+grep -q 'open volumes/acme/web.p1: volumes/acme/web is open for writing' fuse.log || fail "the log doesn't say why"
+cat $v/web@s1.p1 | cmp - part.img # another image
+exec 5>&-
+wait_for 10 dd if=$v/web.p1 of=/dev/null count=1
+exec 5<>$v/web.p1 6<>$v/web.p2
+must_fail 1 'busy' dd if=$v/web of=/dev/null count=1
+must_fail 1 'busy' dd if=/dev/zero of=$v/web count=1 conv=notrunc
+printf 'one' >&5
+printf 'two' >&6
+exec 5>&- 6>&-
+wait_for 10 dd if=$v/web of=/dev/null count=1
+[ "$(dd if=$v/web bs=512 skip=2048 count=1 status=none | head -c 3)" = one ] || fail "p1 isn't in the volume"
+[ "$(dd if=$v/web bs=512 skip=83968 count=1 status=none | head -c 3)" = two ] || fail "p2 isn't in the volume"
+exec 5<$v/web 6<$v/web.p1 # two readers
+must_fail 1 'busy' dd if=/dev/zero of=$v/web.p1 count=1 conv=notrunc
+exec 5>&- 6>&-
+
+# Another process writes: a second writer is refused at open, and the log names the holder.
+start_serve "$tmp/s"
+at=$(uri "$tmp/s" volumes/acme/data)
+cat >writer.py <<'PY'
+import sys, nbd
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+for line in sys.stdin:
+    n = int(line)
+    for off in range(0, 32 << 20, 1 << 20):
+        h.pwrite(bytes([n]) * (1 << 20), off)
+    print("done", n, flush=True)
+h.shutdown()
+PY
+coproc WRITER { /usr/bin/python3 writer.py "$at"; }
+writer=$WRITER_PID # bash forgets it when the process ends
+write() { echo "$1" >&"${WRITER[1]}"; read -r answer <&"${WRITER[0]}"; [ "$answer" = "done $1" ] || fail "writer: $answer"; }
+is_all() { [ "$(tr -d "\\$(printf %03o "$2")" <"$1" | wc -c)" = 0 ] || fail "$1 isn't all $2"; }
+write 1
+must_fail 1 'busy' dd if=/dev/zero of=$v/data count=1 conv=notrunc
+grep "open volumes/acme/data" fuse.log | grep -q "$serve_pid" || fail "the log doesn't name the holder: $(tail -n 1 fuse.log)"
+
+# A reader sees the moment of its open, whatever it reads when; the next sees what is new.
+for n in 2 3 4 5; do
+    exec 5<$v/data
+    head -c 1000000 <&5 | tr -d "\\00$((n - 1))" | cmp - /dev/null
+    write $n
+    tail -c +1 <&5 | tr -d "\\00$((n - 1))" | cmp - /dev/null || fail "the open file changed"
+    exec 5<&-
+    is_all $v/data $n
+done
+exec {WRITER[1]}>&-
+wait "$writer" || fail "the NBD writer saw an error"
+stop "$serve_pid"
+
+# When it's gone this mount may write, and the server then not.
+dd if=/dev/zero of=$v/data bs=1M count=32 conv=notrunc status=none
+cmp -n $((32 << 20)) $v/data /dev/zero
+start_serve "$tmp/s2"
+exec 5<>$v/data
+printf x >&5
+qemu-io -f raw -c 'write 0 512' "$(uri "$tmp/s2" volumes/acme/data)" >io.log 2>&1 && fail "NBD could write too"
+grep -q "$mount_pid" "$tmp/s2.log" || fail "the server's log doesn't name the holder"
+exec 5>&-
+stop_mount
