@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -66,10 +67,19 @@ static int connect_to(const char *uri, struct nbd_handle **ret_handle, struct cg
     return r;
 }
 
-/* Politely, but without waiting for an answer that may never come. */
+/* Whether the server still has its end open, as far as can be seen without asking it. */
+static bool is_connected(struct nbd_handle *h)
+{
+    struct pollfd p = { .fd = is_alive(h) ? nbd_aio_get_fd(h) : -1, .events = POLLRDHUP };
+
+    return p.fd >= 0 && poll(&p, 1, 0) == 0;
+}
+
+/* Politely, but without waiting for an answer that may never come; and not to a server that is
+ * gone: libnbd (1.14 at least) then looks at the request that it has just freed. */
 static void disconnect(struct nbd_handle *h)
 {
-    if (is_alive(h))
+    if (is_connected(h))
         nbd_aio_disconnect(h, 0);
     nbd_close(h);
 }
