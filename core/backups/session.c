@@ -43,6 +43,8 @@ struct cg_session {
     struct cg_refs *bad_chunks, *bad_pages;
     pthread_mutex_t lock;
     struct cg_refs *known; /* guarded by lock: chunks and pages to rely on */
+    /* Guarded by lock: recorded as damaged, and stored anew in their place; by kind. */
+    struct cg_refs *mended_chunks, *mended_pages;
 };
 
 static void free_json(json_t **doc)
@@ -219,7 +221,9 @@ int cg_session_begin(struct cg_repository *repository, const char *project, cons
     snprintf(s->volume, sizeof s->volume, "%s", volume);
     snprintf(s->no_base, sizeof s->no_base, "there is no earlier point");
     s->known = cg_refs_new(false);
-    if (!s->known) {
+    s->mended_chunks = cg_refs_new(true);
+    s->mended_pages = cg_refs_new(true);
+    if (!s->known || !s->mended_chunks || !s->mended_pages) {
         r = cg_error_set(err, ENOMEM, "begin a session");
         goto fail;
     }
@@ -265,6 +269,8 @@ void cg_session_end(struct cg_session *s)
     cg_refs_free(s->bad_chunks);
     cg_refs_free(s->bad_pages);
     cg_refs_free(s->known);
+    cg_refs_free(s->mended_chunks);
+    cg_refs_free(s->mended_pages);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -310,6 +316,21 @@ static int know(struct cg_session *s, const struct cg_ref *ref, struct cg_error 
 {
     CG_LOCK(&s->lock);
     int r = cg_refs_add(s->known, ref, err);
+    return r < 0 ? r : 0;
+}
+
+/* As know, for what this session stored: it may have taken the place of a damaged object. */
+static int know_stored(struct cg_session *s, enum cg_object_kind kind, const struct cg_ref *ref,
+                       struct cg_error *err)
+{
+    bool page = kind == CG_OBJECT_PAGE;
+    int r = 0;
+
+    CG_LOCK(&s->lock);
+    if (cg_refs_find(page ? s->bad_pages : s->bad_chunks, ref))
+        r = cg_refs_add(page ? s->mended_pages : s->mended_chunks, ref, err);
+    if (r >= 0)
+        r = cg_refs_add(s->known, ref, err);
     return r < 0 ? r : 0;
 }
 
@@ -405,7 +426,7 @@ int cg_session_store(struct cg_session *s, struct cg_codec *codec, enum cg_objec
     r = s->store->ops->session_put(s->open, path, object.header, sizeof object.header,
                                    object.payload, object.payload_len, err);
     if (r == 0)
-        r = know(s, &ref, err);
+        r = know_stored(s, kind, &ref, err);
     if (r < 0)
         return r;
     *ret_ref = ref;
@@ -444,6 +465,16 @@ static int commit_as(struct cg_session *s, const struct cg_point *point, struct 
     return s->store->ops->session_commit(s->open, path, err);
 }
 
+/* Damaged objects that this session replaced, durably, are right again.  A record that stays only
+ * costs the next backup another copy. */
+static void strike_mended(struct cg_session *s)
+{
+    for (size_t i = 0; i < cg_refs_count(s->mended_chunks); i++)
+        cg_project_strike(s->project, CG_OBJECT_CHUNK, cg_refs_at(s->mended_chunks, i), NULL);
+    for (size_t i = 0; i < cg_refs_count(s->mended_pages); i++)
+        cg_project_strike(s->project, CG_OBJECT_PAGE, cg_refs_at(s->mended_pages, i), NULL);
+}
+
 int cg_session_commit(struct cg_session *s, struct cg_point *point, struct cg_error *err)
 {
     int r = s->store->ops->session_sync(s->open, err);
@@ -465,5 +496,9 @@ int cg_session_commit(struct cg_session *s, struct cg_point *point, struct cg_er
         cg_point_name(point->time, i, point->name);
         r = commit_as(s, point, err);
     }
+    if (r == -EEXIST)
+        return cg_error_say(err, EEXIST, "all names of a point at this second are taken");
+    if (r == 0)
+        strike_mended(s);
     return r;
 }

@@ -167,6 +167,7 @@ static void heal(struct lab *lab, const char *under, bool incremental, unsigned 
     lab_backup(lab, "web", "acme", "web", &res);
     assert_int_equal(res.incremental, incremental);
     assert_int_equal(res.chunks_stored, stored);
+    assert_int_equal(lab_count(lab, "acme/damaged"), 0); /* of the same era: replaced */
     strcpy(point, res.point);
     lab_reopen(lab);
     lab_same_point(lab, point, "web");
