@@ -257,8 +257,10 @@ struct two {
 static void *run_ten(void *opaque)
 {
     struct two *t = opaque;
-    struct lab lab = *t->lab;
+    struct lab lab = { .fake = t->lab->fake, .space = t->lab->space };
     struct cg_error err;
+
+    strcpy(lab.dir, t->lab->dir);
 
     assert_int_equal(cg_repository_open(lab.dir, 0, &lab.repo, &err), 0);
     for (int i = 0; i < 10 && t->result == 0; i++) {
