@@ -61,7 +61,7 @@ cowgate --quiet export volumes/acme/web ./web.raw
 start_mount
 exec 5<mnt/volumes/acme/web
 kill -9 "$mount_pid"
-wait "$mount_pid" || true
+wait "$mount_pid" 2>/dev/null || true
 must_fail 2 'not connected' ls mnt
 cowgate mount mnt --read-only
 [ -f mnt/volumes/acme/web ] || fail "not usable"
@@ -69,7 +69,7 @@ exec 5<&-
 cowgate umount mnt
 start_mount
 kill -9 "$mount_pid"
-wait "$mount_pid" || true
+wait "$mount_pid" 2>/dev/null || true
 cowgate umount mnt
 mountpoint -q mnt && fail "the dead mount is left"
 true
