@@ -140,22 +140,22 @@ static int load_chain(struct cg_volume *v, struct cg_error *err)
     return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
 }
 
-static int describe(struct cg_volume *v, const char *socket, struct cg_error *err)
+int cg_volume_describe(struct cg_volume *v, bool brief, struct cg_error *err)
 {
-    struct cg_writer writer = { .pid = getpid(), .brief = v->brief };
+    struct cg_writer writer = { .pid = getpid(), .brief = brief };
     int r = cg_boot_id(writer.boot, err);
 
     if (r < 0)
         return r;
     snprintf(writer.run, sizeof writer.run, "%s", v->run);
-    snprintf(writer.socket, sizeof writer.socket, "%s", socket);
+    snprintf(writer.socket, sizeof writer.socket, "%s", v->socket);
     return cg_writer_describe(v->lock_fd, &writer, err);
 }
 
 /* The socket answers before anything says that it's there. */
 static int start_control(struct cg_volume *v, struct cg_error *err)
 {
-    char run[PATH_MAX], socket[108];
+    char run[PATH_MAX];
     struct stat st;
     int r = cg_run_dir(run, sizeof run, err);
 
@@ -163,11 +163,11 @@ static int start_control(struct cg_volume *v, struct cg_error *err)
         return r;
     if (fstat(v->lock_fd, &st) < 0)
         return cg_error_set(err, errno, "stat the lock of %s", v->label);
-    if ((size_t)snprintf(socket, sizeof socket, "%s/%s-%llx.sock", run, v->json.uuid,
-                         (unsigned long long)st.st_ino) >= sizeof socket)
+    if ((size_t)snprintf(v->socket, sizeof v->socket, "%s/%s-%llx.sock", run, v->json.uuid,
+                         (unsigned long long)st.st_ino) >= sizeof v->socket)
         return cg_error_set(err, ENAMETOOLONG, "socket in %s", run);
-    r = cg_control_start(socket, cg_change_answer, v, &v->control, err);
-    return r < 0 ? r : describe(v, socket, err);
+    r = cg_control_start(v->socket, cg_change_answer, v, &v->control, err);
+    return r < 0 ? r : cg_volume_describe(v, false, err);
 }
 
 /* A top layer that is read by somebody else gets another above it. */
@@ -200,7 +200,7 @@ static int begin_locked(struct cg_volume *v, struct cg_error *err)
     forget_sealed(v);
     cg_work_map_clean(v->run);
     if (v->brief) {
-        r = describe(v, "", err);
+        r = cg_volume_describe(v, true, err);
         return r < 0 ? r
                      : cg_layer_settle(v->dirfd, cg_layer_uuid(cg_chain_top(v->head)), v->run, err);
     }

@@ -206,14 +206,19 @@ static struct cg_volume *new_volume(struct cg_volumes *space, const struct cg_na
 /* Ends what a writer began.  What can't be flushed is left for the next one to go on with. */
 static void end_writing(struct cg_volume *v)
 {
-    struct cg_layer *top = cg_chain_top(v->head);
     struct cg_error ignored;
 
-    /* The long part while requests are still answered. */
-    if (atomic_load(&v->writing))
-        cg_layer_flush(top, &ignored);
+    /* Whoever wants to write next, a client that comes back at once or the next server, waits from
+     * now on instead of being refused. */
+    cg_volume_describe(v, true, &ignored);
+    if (atomic_load(&v->writing)) {
+        /* The long part while requests are still answered. */
+        CG_CLEANUP(cg_chain_cleanup) struct cg_chain *head = cg_volume_head(v);
+        cg_layer_flush(cg_chain_top(head), &ignored);
+    }
     cg_control_stop(v->control);
-    if (atomic_load(&v->failed) == 0 && cg_layer_end(top, &ignored) == 0)
+    /* A request may have changed the top until now. */
+    if (atomic_load(&v->failed) == 0 && cg_layer_end(cg_chain_top(v->head), &ignored) == 0)
         cg_writer_clear(v->lock_fd);
 }
 

@@ -32,6 +32,7 @@ struct cg_volume {
     int lock_fd;                /* >= 0: this is the writer, or changes the structure */
     bool brief;                 /* only for a change: no writes, no socket */
     char run[PATH_MAX];         /* where the working maps are */
+    char socket[108];           /* "" if brief */
     struct cg_control *control;
     bool flattening;
 
@@ -65,6 +66,9 @@ int cg_volume_open_brief(struct cg_volumes *space, const struct cg_name *name,
 
 /* Makes this process the writer.  Nothing if it is. */
 int cg_volume_begin(struct cg_volume *volume, struct cg_error *err);
+
+/* Writes into the lock file who holds the lock.  brief: not for long, others wait for it. */
+int cg_volume_describe(struct cg_volume *volume, bool brief, struct cg_error *err);
 
 /* The head's chain, with a reference. */
 struct cg_chain *cg_volume_head(struct cg_volume *volume);

@@ -6,6 +6,7 @@ cli_tests = \
 	tests/integration/main-disk.sh \
 	tests/integration/main-second-root.sh \
 	tests/integration/main-two-faces.sh \
-	tests/integration/readme.sh
+	tests/integration/readme.sh \
+	tests/integration/volumes-reopen.sh
 TESTS += $(cli_tests)
 EXTRA_DIST += $(cli_tests)
