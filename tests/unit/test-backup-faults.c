@@ -81,6 +81,14 @@ static void forget(struct lab *lab)
     lab_reopen(lab);
 }
 
+/* Under valgrind, which is twenty times slower, only some of the calls fail. */
+static unsigned step(void)
+{
+    const char *valgrind = getenv("RUN_VALGRIND");
+
+    return valgrind && *valgrind ? 29 : 1;
+}
+
 /* A volume of two pages with a few chunks and, unless first, a point and changes since. */
 static void begin_round(struct lab *lab, unsigned n, bool first)
 {
@@ -102,7 +110,7 @@ static void sweep(struct lab *lab, bool first)
 
     fake_space_add(lab->fake, "web", 3 * GIB);
     lab_write(lab, "web", 64 << 10, 2100 * MIB, 1);
-    for (n = 1;; n++) {
+    for (n = 1;; n += step()) {
         struct cg_backup_result res;
         struct cg_error err;
         begin_round(lab, n, first);
@@ -126,7 +134,7 @@ static void sweep(struct lab *lab, bool first)
             break;
     }
     /* Most steps are needed; what isn't (reading a base, removing an old snapshot) did no harm. */
-    assert_true(n > 25 && failed > n / 2);
+    assert_true(n > 25 && failed * step() > n / 2);
 }
 
 static void test_first_fails(void **state)
@@ -172,7 +180,7 @@ static void test_killed(void **state)
 
     fake_space_add(lab->fake, "web", 3 * GIB);
     lab_write(lab, "web", 64 << 10, 2100 * MIB, 1);
-    for (n = 1; killed; n++) {
+    for (n = 1; killed; n += step()) {
         for (int after = 0; after < 2; after++) {
             begin_round(lab, n, n % 2);
             cg_repository_close(lab->repo); /* nothing of it is used on both sides of the fork */
