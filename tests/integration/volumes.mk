@@ -1,0 +1,7 @@
+volumes_scripts = tests/integration/volumes-full.sh tests/integration/volumes-killed-server.sh
+TESTS += $(volumes_scripts)
+EXTRA_DIST += $(volumes_scripts)
+
+check_PROGRAMS += tests/integration/volumes-client
+tests_integration_volumes_client_SOURCES = tests/integration/volumes-client.c
+tests_integration_volumes_client_LDADD = $(LIBNBD_LIBS)

@@ -418,6 +418,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_threads),
     };
 
+    if (getenv("RUN_VALGRIND") && *getenv("RUN_VALGRIND"))
+        rounds /= 10;
     if (argc > 2) {
         seed = (unsigned)atoi(argv[1]);
         rounds = (unsigned)atoi(argv[2]);

@@ -1,0 +1,47 @@
+# A full disk, and a full run directory: writes fail with ENOSPC, what was acknowledged stays, and it
+# goes on when there is room.
+. "$abs_srcdir/tests/functions.sh"
+requires test "$(id -u)" = 0
+
+mkdir small
+mount -t tmpfs -o size=16M tmpfs small
+cleanup_fn umount -l "$tmp/small"
+export COWGATE_ROOT=$tmp/small/root
+cowgate init
+cowgate create volumes/acme/v --size 1G
+start_serve "$tmp/s"
+v=$(uri "$tmp/s" volumes/acme/v)
+
+q() { qemu-io -f raw "$@" "$v" >qemu-io.log 2>&1; }
+good() { q "$@" && ! grep -Eq 'failed|error' qemu-io.log || fail "qemu-io $*: $(cat qemu-io.log)"; }
+
+good -c 'write -P 1 0 8M' -c 'write -P 2 100M 2000' -c flush
+q -c 'write -P 3 200M 30M' || true
+grep -q 'No space left' qemu-io.log || fail "no ENOSPC: $(cat qemu-io.log)"
+good -r -c 'read -P 1 0 8M' -c 'read -P 2 100M 2000'
+must_fail 1 'No space left' cowgate snapshot volumes/acme/v@s
+cowgate info volumes/acme/v >info
+! grep -q '@\|name' info || fail "half a snapshot: $(cat info)"
+good -c 'discard 200M 30M' -c 'discard 4M 4M' -c 'write -P 4 300M 3M' -c flush
+good -r -c 'read -P 1 0 4M' -c 'read -P 0 4M 4M' -c 'read -P 4 300M 3M' -c 'read -P 0 200M 30M'
+cowgate snapshot volumes/acme/v@s
+stop "$serve_pid"
+
+# The working map has no room: nothing is lost, nothing crashes.
+mkdir run
+mount -t tmpfs -o size=64k,mode=0700 tmpfs run
+cleanup_fn umount -l "$tmp/run"
+export COWGATE_RUN=$tmp/run
+start_serve "$tmp/s2"
+v=$(uri "$tmp/s2" volumes/acme/v)
+good -c 'write -P 5 1M 64k'
+head -c 64k /dev/zero >run/filler 2>/dev/null || true
+q -c 'write -P 6 600M 64k' || true
+grep -q 'No space left' qemu-io.log || fail "no ENOSPC: $(cat qemu-io.log)"
+good -r -c 'read -P 5 1M 64k' -c 'read -P 0 600M 64k' -c 'read -P 4 300M 3M'
+rm run/filler
+good -c 'write -P 6 600M 64k' -c flush -c 'read -P 6 600M 64k'
+stop "$serve_pid"
+start_serve "$tmp/s3"
+v=$(uri "$tmp/s3" volumes/acme/v)
+good -r -c 'read -P 5 1M 64k' -c 'read -P 6 600M 64k' -c 'read -P 4 300M 3M'
