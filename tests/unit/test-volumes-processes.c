@@ -24,7 +24,6 @@ static int setup(void **state)
 {
     (void)state;
     pool_setup(&pool);
-    /* The space goes before the first fork and comes after: no thread is there then. */
     return 0;
 }
 
@@ -56,7 +55,10 @@ static struct child start(child_fn *fn)
         char order;
         close(down[1]);
         close(up[0]);
+        static struct cg_space *inherited; /* what it has open is the test's business */
+        inherited = pool.space;
         pool.space = pool_second(&pool);
+        assert_ptr_not_equal(inherited, pool.space);
         while (read(down[0], &order, 1) == 1) {
             fn(order, &image);
             if (write(up[1], &order, 1) != 1)
