@@ -416,6 +416,6 @@ int main(void)
     };
 
     if (getenv("RUN_VALGRIND") && *getenv("RUN_VALGRIND"))
-        stride = 17;
+        stride = 53;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
