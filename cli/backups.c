@@ -66,12 +66,12 @@ static int backup_source(struct cli *cli, const char *text, struct cg_backup_opt
 
 static json_t *backup_json(const struct cg_backup_result *b)
 {
-    return json_pack("{s:s,s:b,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "point", b->point, "incremental",
-                     b->incremental, "reason", b->reason, "size", (json_int_t)b->size, "bytes_read",
-                     (json_int_t)b->bytes_read, "chunks_read", (json_int_t)b->chunks_read,
-                     "bytes_stored", (json_int_t)b->bytes_stored, "chunks_stored",
-                     (json_int_t)b->chunks_stored, "pages_stored", (json_int_t)b->pages_stored,
-                     "chunks_known", (json_int_t)b->chunks_known);
+    return json_pack(
+        "{s:s,s:b,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "point", b->point, "incremental",
+        b->incremental, "reason", b->reason, "warning", b->warning, "size", (json_int_t)b->size,
+        "bytes_read", (json_int_t)b->bytes_read, "chunks_read", (json_int_t)b->chunks_read,
+        "bytes_stored", (json_int_t)b->bytes_stored, "chunks_stored", (json_int_t)b->chunks_stored,
+        "pages_stored", (json_int_t)b->pages_stored, "chunks_known", (json_int_t)b->chunks_known);
 }
 
 static void backup_text(const struct cg_backup_result *b)
@@ -120,6 +120,8 @@ int cli_backup(struct cli *cli, int argc, char **argv)
     cli_progress_end();
     if (r < 0)
         return cli_failed(cli);
+    if (result.warning[0])
+        fprintf(stderr, "cowgate: warning: %s\n", result.warning);
     if (cli->json)
         return cli_print_json(cli, backup_json(&result));
     if (cli->quiet)

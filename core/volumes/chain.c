@@ -327,7 +327,7 @@ static int report(struct cg_chain *chain, uint64_t off, uint64_t end, cg_extent_
 int cg_chain_diff(struct cg_chain *chain, size_t first, uint64_t grown, cg_extent_fn *fn,
                   void *opaque, struct cg_error *err)
 {
-    uint64_t blocks = (cg_min(grown, chain->size) + CG_BLOCK - 1) / CG_BLOCK, n, off = 0;
+    uint64_t blocks = (cg_min(grown, chain->size) + CG_BLOCK - 1) / CG_BLOCK, n = 0, off = 0;
     int r = 0;
 
     for (uint64_t block = 0; r == 0 && block < blocks; block += n) {
