@@ -233,11 +233,22 @@ static int begin(struct cg_volume *v, struct cg_control **ret_control, struct cg
     return 0;
 }
 
+/* Who opens the volume meanwhile waits for the outcome, to share this one if it's the writer. */
+static void set_beginning(struct cg_volume *v, bool beginning)
+{
+    CG_LOCK(&v->space->lock);
+    v->beginning += beginning ? 1u : -1u;
+    if (!beginning)
+        pthread_cond_broadcast(&v->space->settled);
+}
+
 int cg_volume_begin(struct cg_volume *v, struct cg_error *err)
 {
     struct cg_control *control = NULL;
-    int r = begin(v, &control, err);
 
+    set_beginning(v, true);
+    int r = begin(v, &control, err);
     cg_control_stop(control);
+    set_beginning(v, false);
     return r;
 }

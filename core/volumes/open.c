@@ -208,22 +208,14 @@ static void end_writing(struct cg_volume *v)
 {
     struct cg_error ignored;
 
-    /* Whoever wants to write next, a client that comes back at once or the next server, waits from
-     * now on instead of being refused. */
-    cg_volume_describe(v, true, &ignored);
-    if (atomic_load(&v->writing)) {
-        /* The long part while requests are still answered. */
-        CG_CLEANUP(cg_chain_cleanup) struct cg_chain *head = cg_volume_head(v);
-        cg_layer_flush(cg_chain_top(head), &ignored);
-    }
-    cg_control_stop(v->control);
-    /* A request may have changed the top until now. */
     if (atomic_load(&v->failed) == 0 && cg_layer_end(cg_chain_top(v->head), &ignored) == 0)
         cg_writer_clear(v->lock_fd);
 }
 
-static void free_volume(struct cg_volume *v)
+/* Lets go of all that v has. */
+static void release(struct cg_volume *v)
 {
+    cg_control_stop(v->control); /* from here on nobody else knows v */
     if (v->lock_fd >= 0 && v->head)
         end_writing(v);
     cg_chain_unref(v->head);
@@ -234,24 +226,70 @@ static void free_volume(struct cg_volume *v)
     cg_volume_json_clear(&v->json);
     pthread_rwlock_destroy(&v->gate);
     pthread_mutex_destroy(&v->change);
+}
+
+/* One that nobody else has seen. */
+static void free_volume(struct cg_volume *v)
+{
+    release(v);
     free(v);
 }
 
-void cg_volume_unref(struct cg_volume *v)
+/* Gives back a reference; true if it was the last: then leave follows. */
+static bool let_go(struct cg_volume *v)
 {
-    if (!v)
-        return;
-    pthread_mutex_lock(&v->space->lock);
-    bool last = --v->refs == 0;
-    for (struct cg_volume **at = &v->space->open; last && *at; at = &(*at)->next) {
+    CG_LOCK(&v->space->lock);
+    if (--v->refs > 0)
+        return false;
+    v->leaving++;
+    return true;
+}
+
+/* True if the caller has to end the volume: nobody has opened it again since. */
+static bool leave(struct cg_volume *v)
+{
+    CG_LOCK(&v->space->lock);
+    if (--v->leaving > 0 || v->refs > 0)
+        return false;
+    v->ending = true;
+    return true;
+}
+
+static void forget(struct cg_volume *v)
+{
+    CG_LOCK(&v->space->lock);
+    for (struct cg_volume **at = &v->space->open; *at; at = &(*at)->next) {
         if (*at == v) {
             *at = v->next;
             break;
         }
     }
-    pthread_mutex_unlock(&v->space->lock);
-    if (last)
-        free_volume(v);
+    pthread_cond_broadcast(&v->space->settled);
+}
+
+/* The long part of ending, while the volume can still be opened and asked: a client that comes back
+ * at once finds it as it was. */
+static void flush_before_end(struct cg_volume *v)
+{
+    struct cg_error ignored;
+
+    if (!atomic_load(&v->writing) || atomic_load(&v->failed) < 0)
+        return;
+    struct cg_chain *head = cg_volume_head(v);
+    cg_layer_flush(cg_chain_top(head), &ignored);
+    cg_chain_unref(head);
+}
+
+void cg_volume_unref(struct cg_volume *v)
+{
+    if (!v || !let_go(v))
+        return;
+    flush_before_end(v);
+    if (!leave(v))
+        return;
+    release(v);
+    forget(v);
+    free(v);
 }
 
 static int learn_dir(struct cg_volume *v, struct cg_error *err)
@@ -265,10 +303,29 @@ static int learn_dir(struct cg_volume *v, struct cg_error *err)
     return 0;
 }
 
+static bool is_of(const struct cg_volume *v, uint64_t dev, uint64_t inode)
+{
+    return v->dev == dev && v->inode == inode && !*v->snapshot;
+}
+
+/* Waits until no open volume of this directory is about to become the writer, or to stop being. */
+static void wait_settled_locked(struct cg_volumes *space, uint64_t dev, uint64_t inode)
+{
+    for (struct cg_volume *v = space->open; v;) {
+        if (is_of(v, dev, inode) && (v->beginning || v->ending)) {
+            pthread_cond_wait(&space->settled, &space->lock);
+            v = space->open;
+        } else {
+            v = v->next;
+        }
+    }
+}
+
 static struct cg_volume *find_writer_locked(struct cg_volumes *space, uint64_t dev, uint64_t inode)
 {
+    wait_settled_locked(space, dev, inode);
     for (struct cg_volume *v = space->open; v; v = v->next) {
-        if (v->dev == dev && v->inode == inode && atomic_load(&v->writing)) {
+        if (is_of(v, dev, inode) && atomic_load(&v->writing)) {
             v->refs++;
             return v;
         }
@@ -286,14 +343,21 @@ struct cg_volume *cg_volume_find_writer(struct cg_volumes *space, int dirfd)
     return find_writer_locked(space, st.st_dev, st.st_ino);
 }
 
-static bool same_chain(struct cg_chain *a, struct cg_chain *b)
+/* The one shows what the other does: the same layers, and what one has above them is empty (a
+ * snapshot was made in between). */
+static bool shows_same(struct cg_chain *a, struct cg_chain *b)
 {
-    if (cg_chain_size(a) != cg_chain_size(b) || cg_chain_count(a) != cg_chain_count(b))
-        return false;
-    for (size_t i = 0; i < cg_chain_count(a); i++)
-        if (strcmp(cg_layer_uuid(cg_chain_layer(a, i)), cg_layer_uuid(cg_chain_layer(b, i))) != 0)
+    size_t na = cg_chain_count(a), nb = cg_chain_count(b);
+    struct cg_chain *longer = na > nb ? a : b;
+    bool empty = cg_chain_size(a) == cg_chain_size(b);
+
+    for (size_t i = 0; empty && i < na && i < nb; i++)
+        empty =
+            strcmp(cg_layer_uuid(cg_chain_layer(a, i)), cg_layer_uuid(cg_chain_layer(b, i))) == 0;
+    for (size_t i = na < nb ? na : nb; empty && i < cg_chain_count(longer); i++)
+        if (cg_layer_is_empty(cg_chain_layer(longer, i), &empty, NULL) < 0)
             return false;
-    return true;
+    return empty;
 }
 
 /* Another handle's volume that shows the same: the writer of a head, or what reads the same
@@ -306,10 +370,11 @@ static struct cg_volume *find_same_locked(struct cg_volume *v)
             return writer;
     }
     for (struct cg_volume *other = v->space->open; other; other = other->next) {
-        if (other->dev != v->dev || other->inode != v->inode || !*other->snapshot != !*v->snapshot)
+        if (other->ending || other->dev != v->dev || other->inode != v->inode ||
+            !*other->snapshot != !*v->snapshot)
             continue;
         struct cg_chain *head = cg_volume_head(other);
-        bool same = same_chain(head, v->head);
+        bool same = shows_same(head, v->head);
         cg_chain_unref(head);
         if (same) {
             other->refs++;

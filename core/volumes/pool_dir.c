@@ -199,6 +199,15 @@ static int take_name(struct cg_volumes *space, const struct cg_name *name,
     return sync_project(space, path, err);
 }
 
+/* If it was the project's last volume; not while somebody is about to make one. */
+static void remove_project(struct cg_volumes *space, const char *project)
+{
+    CG_CLEANUP(cg_close) int names = -1;
+
+    if (lock_names(space, &names, NULL) == 0)
+        unlinkat(space->fd, project, AT_REMOVEDIR);
+}
+
 int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int fd = -1; /* holds it, so that nobody else deletes it */
@@ -211,7 +220,7 @@ int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, str
     if (r < 0)
         return cg_error_prefix(err, r, "%s has no name any more, but could not be deleted whole",
                                cg_name_text(name, true, text));
-    unlinkat(space->fd, name->part[0], AT_REMOVEDIR); /* the project's last */
+    remove_project(space, name->part[0]);
     return 0;
 }
 

@@ -11,7 +11,8 @@ struct cg_volume;
 struct cg_volumes {
     int fd; /* the pool's directory */
     struct cg_parents parents;
-    pthread_mutex_t lock; /* guards what follows, and the refs of what is in it */
+    pthread_mutex_t lock;   /* guards what follows, and what its members say */
+    pthread_cond_t settled; /* one of them has begun or ended */
     struct cg_volume *open;
 };
 

@@ -20,7 +20,10 @@
 struct cg_volume {
     struct cg_volumes *space;
     struct cg_volume *next;  /* guarded by space->lock */
-    unsigned refs;           /* guarded by space->lock */
+    unsigned refs;           /* guarded by space->lock, as are the next three */
+    unsigned beginning;      /* threads that are making it the writer */
+    unsigned leaving;        /* threads that gave the last reference back and may have to end it */
+    bool ending;             /* nobody gets a reference any more; still locked */
     char label[CG_NAME_MAX]; /* for messages */
     int dirfd;
     uint64_t dev, inode; /* of the directory: what the volume is known by while it's open */

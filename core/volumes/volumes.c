@@ -277,6 +277,7 @@ static void space_close(void *self)
 
     close(space->fd);
     pthread_mutex_destroy(&space->lock);
+    pthread_cond_destroy(&space->settled);
     free(space);
 }
 
@@ -306,10 +307,12 @@ int cg_volumes_open(const char *pool, const struct cg_parents *parents, struct c
         return cg_error_set(err, ENOMEM, "open pool %s", pool);
     space->parents = *parents;
     pthread_mutex_init(&space->lock, NULL);
+    pthread_cond_init(&space->settled, NULL);
     space->fd = open(pool, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (space->fd < 0) {
         int r = cg_error_set(err, errno, "open pool %s", pool);
         pthread_mutex_destroy(&space->lock);
+        pthread_cond_destroy(&space->settled);
         free(space);
         return r;
     }

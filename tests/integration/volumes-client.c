@@ -28,6 +28,7 @@ static unsigned seed, count;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned acknowledged; /* guarded by lock */
+static struct nbd_handle *connection[CONNECTIONS];
 /* Only their connection's thread changes them. */
 static int value[PIECES], under_way[PIECES];
 
@@ -57,7 +58,7 @@ static void *work(void *arg)
 {
     unsigned number = (unsigned)(uintptr_t)arg;
     unsigned random = seed * CONNECTIONS + number;
-    struct nbd_handle *h = connect_server();
+    struct nbd_handle *h = connection[number];
     uint8_t buf[PIECE];
 
     for (;;) {
@@ -84,6 +85,8 @@ static int run_writes(void)
 
     memset(value, -1, sizeof value);
     memset(under_way, -1, sizeof under_way);
+    for (unsigned i = 0; i < CONNECTIONS; i++) /* all, before the server may be killed */
+        connection[i] = connect_server();
     for (uintptr_t i = 0; i < CONNECTIONS; i++)
         pthread_create(&threads[i], NULL, work, (void *)i);
     for (unsigned i = 0; i < CONNECTIONS; i++)
