@@ -142,7 +142,7 @@ static int restore_target(struct cli *cli, const char *text, uint64_t size, stru
         return cg_error_say(&cli->err, EINVAL, "to write to standard output use export");
     if (cg_arg_kind(text) == CG_ARG_PATH) {
         *ret_made = stat(text, &st) < 0 && errno == ENOENT;
-        return *ret_made ? cli_target_new_file(cli, text, size, ret)
+        return *ret_made ? cli_target_new_file(cli, text, size, false, ret)
                          : cli_target_existing(cli, text, ret);
     }
     if (cg_arg_kind(text) == CG_ARG_URI)

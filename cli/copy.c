@@ -134,7 +134,7 @@ static int export_to(struct cli *cli, struct cg_image *image, const char *dest, 
         return cg_error_say(&cli->err, EEXIST, "%s exists: use --force to replace it", dest);
     int r;
     if (path && (!there || S_ISREG(st.st_mode))) {
-        r = cli_target_new_file(cli, dest, cg_image_size(image), &target);
+        r = cli_target_new_file(cli, dest, cg_image_size(image), force, &target);
     } else {
         r = cli_target_existing(cli, dest, &target);
         if (r == 0 && cg_image_size(target.image) < cg_image_size(image)) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,7 +41,7 @@ static int set_fresh(struct cli *cli, struct cli_target *t)
 int cli_target_new_volume(struct cli *cli, const char *text, uint64_t size, uint64_t original_size,
                           bool reuse, struct cli_target *ret)
 {
-    struct cli_target t = { 0 };
+    struct cli_target t = { .fd = -1 };
     struct cg_identity id;
 
     int r = cli_whole_name(cli, text, &t.name, &t.space);
@@ -72,36 +73,80 @@ int cli_target_new_volume(struct cli *cli, const char *text, uint64_t size, uint
     return 0;
 }
 
-int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, struct cli_target *ret)
+/* True if path is the open file fd, and a plain file of ours that has no other name. */
+static bool is_ours(int fd, const char *path)
 {
-    struct cli_target t = { .path = strdup(path) };
+    struct stat open, named;
+
+    return fstat(fd, &open) == 0 && lstat(path, &named) == 0 && S_ISREG(named.st_mode) &&
+           open.st_dev == named.st_dev && open.st_ino == named.st_ino && named.st_nlink == 1 &&
+           named.st_uid == geteuid();
+}
+
+/* Opens the unfinished file and locks it.  Whoever had it before may have finished it meanwhile:
+ * only what still has the name under the lock is it. */
+static int open_partial(const char *path, int *ret_fd, struct cg_error *err)
+{
+    for (unsigned i = 0; i < 100; i++) {
+        CG_CLEANUP(cg_close)
+        int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return cg_error_set(err, errno, "create %s", path);
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+            return errno == EWOULDBLOCK
+                       ? cg_error_say(err, EBUSY, "%s is being written by somebody else", path)
+                       : cg_error_set(err, errno, "lock %s", path);
+        struct stat st;
+        if (lstat(path, &st) < 0 && errno == ENOENT)
+            continue;
+        if (!is_ours(fd, path))
+            return cg_error_say(err, EEXIST,
+                                "%s is in the way: it isn't an unfinished file of ours", path);
+        *ret_fd = fd;
+        fd = -1;
+        return 0;
+    }
+    return cg_error_say(err, EBUSY, "%s keeps going away", path);
+}
+
+static int fill_new_file(struct cli *cli, struct cli_target *t, uint64_t size)
+{
+    int r = open_partial(t->partial, &t->fd, &cli->err);
+    if (r < 0)
+        return r;
+    if (ftruncate(t->fd, (off_t)size) < 0)
+        return cg_error_set(&cli->err, errno, "make %s of %llu bytes", t->partial,
+                            (unsigned long long)size);
+    int fd = fcntl(t->fd, F_DUPFD_CLOEXEC, 0); /* has the lock too */
+    if (fd < 0)
+        return cg_error_set(&cli->err, errno, "open %s", t->partial);
+    r = cg_file_adopt(fd, t->partial, &t->image, &cli->err);
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    return set_fresh(cli, t);
+}
+
+int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, bool replace,
+                        struct cli_target *ret)
+{
+    struct cli_target t = { .path = strdup(path), .fd = -1, .replace = replace };
 
     if (!t.path || asprintf(&t.partial, "%s.cowgate-partial", path) < 0) {
         free(t.path);
         return cg_error_set(&cli->err, ENOMEM, "write %s", path);
     }
-    int r = 0;
-    CG_CLEANUP(cg_close) int fd = open(t.partial, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
-        r = cg_error_set(&cli->err, errno, "create %s with %llu bytes", t.partial,
-                         (unsigned long long)size);
-    if (r == 0)
-        r = cg_file_open(t.partial, true, &t.image, NULL, &cli->err);
-    if (r == 0)
-        r = set_fresh(cli, &t);
-    if (r < 0) {
-        cg_image_unref(t.image);
-        free(t.path);
-        free(t.partial);
-        return r;
-    }
+    int r = fill_new_file(cli, &t, size);
+    if (r < 0)
+        return cli_target_finish(cli, &t, r, false);
     *ret = t;
     return 0;
 }
 
 int cli_target_existing(struct cli *cli, const char *text, struct cli_target *ret)
 {
-    struct cli_target t = { 0 };
+    struct cli_target t = { .fd = -1 };
     int r = cg_gateway_open_any(cli->gateway, text, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &t.image,
                                 &cli->err);
 
@@ -122,7 +167,11 @@ static int publish_file(struct cli *cli, const struct cli_target *t)
 
     if (!copy)
         return cg_error_set(&cli->err, ENOMEM, "rename %s", t->partial);
-    if (rename(t->partial, t->path) < 0)
+    if (!is_ours(t->fd, t->partial))
+        return cg_error_say(&cli->err, ESTALE, "%s was replaced by somebody else", t->partial);
+    int r = t->replace ? rename(t->partial, t->path)
+                       : renameat2(AT_FDCWD, t->partial, AT_FDCWD, t->path, RENAME_NOREPLACE);
+    if (r < 0)
         return cg_error_set(&cli->err, errno, "rename %s to %s", t->partial, t->path);
     return cg_dir_sync(AT_FDCWD, dirname(copy), &cli->err);
 }
@@ -134,15 +183,18 @@ int cli_target_finish(struct cli *cli, struct cli_target *t, int result, bool ke
     final.draft = false;
     if (result == 0)
         result = cg_image_flush(t->image, &cli->err);
-    cg_image_unref(t->image);
+    /* While it's still open and so locked: nobody else can make it theirs. */
     if (result == 0 && t->space)
         result = cg_space_rename(t->space, &t->name, &final, &cli->err);
     else if (result == 0 && t->path)
         result = publish_file(cli, t);
+    if (result < 0 && !keep && t->partial && t->fd >= 0 && is_ours(t->fd, t->partial))
+        unlink(t->partial);
+    cg_image_unref(t->image);
     if (result < 0 && !keep && t->space)
         cg_space_remove(t->space, &t->name, 0, NULL); /* the first failure is what counts */
-    else if (result < 0 && !keep && t->partial)
-        unlink(t->partial);
+    if (t->fd >= 0)
+        close(t->fd);
     free(t->path);
     free(t->partial);
     return result;

@@ -11,6 +11,8 @@ struct cli_target {
     struct cg_space *space; /* of a new volume: publish name.draft; else NULL */
     struct cg_name name;
     char *partial, *path; /* of a new file: rename partial to path; else NULL */
+    int fd;               /* of the new file, locked, so that nobody else takes it for theirs */
+    bool replace;         /* whatever has the new file's name */
 };
 
 /* A new volume of this size under a draft's name.  -EEXIST if the name is taken.  reuse: a draft
@@ -18,13 +20,17 @@ struct cli_target {
 int cli_target_new_volume(struct cli *cli, const char *text, uint64_t size, uint64_t original_size,
                           bool reuse, struct cli_target *ret);
 
-/* A new file of this size under the name PATH.cowgate-partial, gone on with if it's there. */
-int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, struct cli_target *ret);
+/* A new file of this size under the name PATH.cowgate-partial; one that an interrupted run left is
+ * gone on with, so its content may be anything (see fresh).  replace: as PATH it may take another
+ * file's place. */
+int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, bool replace,
+                        struct cli_target *ret);
 
 /* What is there: a volume (its lock is taken), a file, a device, an NBD export. */
 int cli_target_existing(struct cli *cli, const char *text, struct cli_target *ret);
 
-/* Closes the target and, if result is 0, gives it its final name; if not, takes what is half-done
+/* Gives the target its final name if result is 0, while nobody else can have it, and closes it; if
+ * not, takes what is half-done
  * away unless keep.  Returns result, or the failure of doing so. */
 int cli_target_finish(struct cli *cli, struct cli_target *target, int result, bool keep);
 

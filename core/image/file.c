@@ -370,22 +370,18 @@ static int open_path(struct file *f, bool write, struct stat *ret_st, struct cg_
     return 0;
 }
 
-static int open_file(struct file *f, bool write, const struct cg_image_ops **ret_ops,
-                     uint64_t *ret_size, struct cg_error *err)
+/* What kind of file f->fd is, and its size. */
+static int learn(struct file *f, const struct stat *st, bool write,
+                 const struct cg_image_ops **ret_ops, uint64_t *ret_size, struct cg_error *err)
 {
-    struct stat st;
-    int r = open_path(f, write, &st, err);
-
-    if (r < 0)
-        return r;
-    if (S_ISDIR(st.st_mode))
+    if (S_ISDIR(st->st_mode))
         return cg_error_set(err, EISDIR, "open %s", f->path);
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+    if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
         return cg_error_say(err, EINVAL, "%s is neither a regular file nor a block device",
                             f->path);
-    *ret_ops = S_ISREG(st.st_mode) ? &file_ops : &device_ops;
-    r = S_ISREG(st.st_mode) ? measure_file(f, &st, write, ret_size, err)
-                            : measure_device(f, ret_size, err);
+    *ret_ops = S_ISREG(st->st_mode) ? &file_ops : &device_ops;
+    int r = S_ISREG(st->st_mode) ? measure_file(f, st, write, ret_size, err)
+                                 : measure_device(f, ret_size, err);
     if (r < 0)
         return r;
     if (*ret_size > CG_IMAGE_MAX)
@@ -394,35 +390,65 @@ static int open_file(struct file *f, bool write, const struct cg_image_ops **ret
     return 0;
 }
 
+static struct file *new_file(const char *path)
+{
+    struct file *f = calloc(1, sizeof *f);
+
+    if (!f)
+        return NULL;
+    f->fd = -1;
+    pthread_mutex_init(&f->sync_lock, NULL);
+    f->path = strdup(path);
+    if (f->path)
+        return f;
+    file_close(f);
+    return NULL;
+}
+
 int cg_file_open(const char *path, bool write, struct cg_image **ret_image,
                  uint64_t *ret_original_size, struct cg_error *err)
 {
     const struct cg_image_ops *ops = NULL;
-    struct cg_image *image;
+    struct file *f = new_file(path);
     uint64_t size = 0;
-    struct file *f = calloc(1, sizeof *f);
+    struct stat st;
 
     if (!f)
         return cg_error_set(err, ENOMEM, "open %s", path);
-    f->fd = -1;
-    pthread_mutex_init(&f->sync_lock, NULL);
-    f->path = strdup(path);
-    int r = f->path ? open_file(f, write, &ops, &size, err)
-                    : cg_error_set(err, ENOMEM, "open %s", path);
-    if (r < 0)
-        goto fail;
-    image = cg_image_new(ops, f, !write);
+    int r = open_path(f, write, &st, err);
+    if (r == 0)
+        r = learn(f, &st, write, &ops, &size, err);
+    struct cg_image *image = r == 0 ? cg_image_new(ops, f, !write) : NULL;
     if (!image) {
-        r = cg_error_set(err, ENOMEM, "open %s", path);
-        goto fail;
+        file_close(f);
+        return r < 0 ? r : cg_error_set(err, ENOMEM, "open %s", path);
     }
     if (ret_original_size)
         *ret_original_size = size;
     *ret_image = image;
     return 0;
-fail:
-    file_close(f);
-    return r;
+}
+
+int cg_file_adopt(int fd, const char *path, struct cg_image **ret_image, struct cg_error *err)
+{
+    const struct cg_image_ops *ops = NULL;
+    struct file *f = new_file(path);
+    uint64_t size;
+    struct stat st;
+
+    if (!f)
+        return cg_error_set(err, ENOMEM, "open %s", path);
+    f->fd = fd;
+    int r = fstat(fd, &st) < 0 ? cg_error_set(err, errno, "stat %s", path)
+                               : learn(f, &st, true, &ops, &size, err);
+    struct cg_image *image = r == 0 ? cg_image_new(ops, f, false) : NULL;
+    if (!image) {
+        f->fd = -1; /* stays the caller's */
+        file_close(f);
+        return r < 0 ? r : cg_error_set(err, ENOMEM, "open %s", path);
+    }
+    *ret_image = image;
+    return 0;
 }
 
 int cg_file_identity(const char *path, char ret[static CG_NAME_MAX], struct cg_error *err)

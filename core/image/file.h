@@ -12,6 +12,10 @@
 int cg_file_open(const char *path, bool write, struct cg_image **ret_image,
                  uint64_t *ret_original_size, struct cg_error *err);
 
+/* As cg_file_open for writing a regular file that the caller has opened (O_RDWR): fd is the image's
+ * on success; a lock (flock) that the caller took with it stays.  path is for messages. */
+int cg_file_adopt(int fd, const char *path, struct cg_image **ret_image, struct cg_error *err);
+
 /* "INODE:SIZE:MTIME-NS" of a file: changes when its content may have. */
 int cg_file_identity(const char *path, char ret[static CG_NAME_MAX], struct cg_error *err);
 

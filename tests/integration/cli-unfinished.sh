@@ -1,0 +1,80 @@
+# What is unfinished has a name of its own: nobody else's bytes get under the final name, nothing
+# that isn't ours is written, nothing that appears meanwhile is replaced.
+. "$abs_srcdir/tests/functions.sh"
+requires strace -V
+
+cowgate init
+head -c 8M /dev/zero | tr '\0' A >a.raw
+head -c 8M /dev/zero | tr '\0' B >b.raw
+head -c 1M /dev/zero | tr '\0' C >c.raw
+for v in a b c; do cowgate --quiet import ./$v.raw volumes/acme/$v; done
+point_a=$(cowgate --quiet backup volumes/acme/a)
+point_b=$(cowgate --quiet backup volumes/acme/b)
+
+# held SYSCALL NUMBER COMMAND ...: in the background, held up for 3 s in its NUMBERth call of SYSCALL;
+# returns when it is.
+held() {
+    local call=$1 number=$2
+    shift 2
+    rm -f trace
+    ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" strace -f -o trace -e trace="$call" \
+        -e inject="$call":delay_enter=3000000:when="$number" "$@" 2>held.err &
+    holder=$!
+    wait_for 30 reached "$call" "$number"
+}
+reached() { [ "$(grep -c "$1(" trace)" -ge "$2" ]; }
+
+# A second command meets the first's unfinished file: it's refused, and the first one's is whole.
+held fdatasync 1 cowgate --quiet export volumes/acme/a ./out.raw
+must_fail 1 'being written by somebody else' cowgate --quiet export volumes/acme/c ./out.raw
+must_fail 1 'being written by somebody else' cowgate --quiet restore "$point_b" ./out.raw
+wait "$holder" || fail "$(cat held.err)"
+same out.raw a.raw
+rm out.raw
+
+# ... also in the last moment.
+held renameat2 1 cowgate --quiet restore "$point_a" ./out.raw
+must_fail 1 'being written by somebody else' cowgate --quiet restore "$point_b" ./out.raw
+wait "$holder" || fail "$(cat held.err)"
+same out.raw a.raw
+
+# The same with volumes.
+for command in "restore $point_a" "import ./a.raw"; do
+    held renameat2 2 cowgate --quiet $command volumes/acme/out
+    must_fail 1 'being (written|filled)|in use|open|already' cowgate --quiet restore "$point_b" volumes/acme/out
+    must_fail 1 'being (written|filled)|in use|open|already' cowgate --quiet import ./c.raw volumes/acme/out
+    wait "$holder" || fail "$(cat held.err)"
+    cowgate --quiet export volumes/acme/out ./vol.raw
+    same vol.raw a.raw
+    rm vol.raw
+    cowgate delete volumes/acme/out
+done
+
+# A file that appears meanwhile stays.
+held renameat2 1 cowgate --quiet restore "$point_a" ./other.raw
+echo mine >other.raw
+wait "$holder" && fail "a file that appeared was replaced"
+grep -q 'File exists' held.err || fail "$(cat held.err)"
+[ "$(cat other.raw)" = mine ] || fail "a file that appeared was changed"
+
+# What has the unfinished file's name and isn't ours is left alone.
+echo mine >somebodys
+ln -s somebodys linked.cowgate-partial
+must_fail 1 'linked.cowgate-partial' cowgate --quiet export volumes/acme/a ./linked
+[ "$(cat somebodys)" = mine ] || fail "a link was followed"
+[ -L linked.cowgate-partial ] && [ ! -e linked ] || fail "the link was touched"
+ln somebodys hard.cowgate-partial
+must_fail 1 "isn't an unfinished file of ours" cowgate --quiet export volumes/acme/a ./hard
+[ "$(cat somebodys)" = mine ] || fail "a hard link was written"
+
+# What an interrupted run left of something else is never taken for content.
+cp b.raw again.raw.cowgate-partial
+cowgate --quiet export volumes/acme/a ./again.raw
+same again.raw a.raw
+cp b.raw restored.raw.cowgate-partial
+cowgate --quiet restore "$point_a" ./restored.raw
+same restored.raw a.raw
+
+# No room for the file's size: nothing stays.
+must_fail 1 'File too large' bash -c "ulimit -f 10; trap '' XFSZ; exec cowgate --quiet export volumes/acme/a ./big"
+[ ! -e big ] && [ ! -e big.cowgate-partial ] || fail "an empty file was left"
