@@ -43,6 +43,26 @@ static int read_hold(struct cg_project *project, const char *uuid, char ret_poin
     return 0;
 }
 
+int cg_point_lock_names(struct cg_project *project, const char *volume, struct cg_error *err)
+{
+    char path[PATH];
+
+    /* No volume's name begins with a dot: it's not the lock of a running backup. */
+    snprintf(path, sizeof path, "%s/locks/.%s", cg_project_name(project), volume);
+    return store_of(project)->ops->lock(store_of(project), path, err);
+}
+
+int cg_point_in_trash(struct cg_project *project, const char *volume, const char *name,
+                      struct cg_error *err)
+{
+    char path[PATH], byte;
+    size_t len;
+
+    snprintf(path, sizeof path, "%s/trash/%s/%s", cg_project_name(project), volume, name);
+    int r = store_of(project)->ops->get(store_of(project), path, &byte, 1, &len, NULL, err);
+    return r == -ENOENT ? 0 : r < 0 ? r : 1;
+}
+
 static int check_uuid(const char *uuid, struct cg_error *err)
 {
     if (strlen(uuid) != CG_UUID_LEN || !cg_uuid_valid(uuid))
@@ -50,6 +70,15 @@ static int check_uuid(const char *uuid, struct cg_error *err)
     return 0;
 }
 
+static int remove_hold(struct cg_project *project, const char *uuid, struct cg_error *err)
+{
+    char path[PATH];
+
+    snprintf(path, sizeof path, "%s/holds/%s", cg_project_name(project), uuid);
+    return store_of(project)->ops->remove(store_of(project), path, err);
+}
+
+/* 1 if it's written, 0 if it was there. */
 static int write_hold(struct cg_project *project, const char *wanted, const char *uuid,
                       struct cg_error *err)
 {
@@ -63,7 +92,7 @@ static int write_hold(struct cg_project *project, const char *wanted, const char
     snprintf(path, sizeof path, "%s/holds/%s", cg_project_name(project), uuid);
     int r = store_of(project)->ops->create(store_of(project), path, text, strlen(text), err);
     if (r != -EEXIST)
-        return r;
+        return r < 0 ? r : 1;
     r = read_hold(project, uuid, held, err);
     if (r < 0)
         return r;
@@ -73,44 +102,66 @@ static int write_hold(struct cg_project *project, const char *wanted, const char
     return 0;
 }
 
+/* Whether the point is there and nobody is removing it. */
+static int check_live(struct cg_project *project, const char *volume, const char *name,
+                      struct cg_error *err)
+{
+    struct cg_point *head;
+
+    /* The trash first: it's emptied only of points that are gone, and then the second look says
+     * so. */
+    int r = cg_point_in_trash(project, volume, name, err);
+    if (r < 0)
+        return r;
+    bool trash = r == 1;
+    r = cg_project_head(project, volume, name, &head, err);
+    if (r < 0)
+        return r;
+    cg_point_free(head);
+    if (trash)
+        return cg_error_say(err, EBUSY, "backups/%s/%s/%s is being deleted",
+                            cg_project_name(project), volume, name);
+    return 0;
+}
+
 int cg_point_hold(struct cg_project *project, const char *volume, const char *name,
                   const char *uuid, struct cg_error *err)
 {
     char wanted[PATH];
-    struct cg_point *head;
 
     int r = check_uuid(uuid, err);
     if (r < 0)
         return r;
     snprintf(wanted, sizeof wanted, "%s/%s", volume, name);
-    r = write_hold(project, wanted, uuid, err);
-    if (r < 0)
-        return r;
-    /* Only a point that is there after the hold is durable is kept by it. */
-    r = cg_project_head(project, volume, name, &head, err);
-    if (r == 0)
-        cg_point_free(head);
-    else if (r == -ENOENT)
-        cg_point_release(project, volume, name, uuid, NULL);
+    int written = write_hold(project, wanted, uuid, err);
+    if (written < 0)
+        return written;
+    /* Only a point that is there, and not in the trash, after the hold is durable is kept by it:
+     * who removes one looks at the holds again when its trash is durable, so that one of the two
+     * always sees the other. */
+    r = check_live(project, volume, name, err);
+    if (r == -ENOENT || (r < 0 && written))
+        remove_hold(project, uuid, NULL);
     return r;
 }
 
 int cg_point_release(struct cg_project *project, const char *volume, const char *name,
                      const char *uuid, struct cg_error *err)
 {
-    char path[PATH], held[PATH], wanted[PATH];
+    char held[PATH], wanted[PATH];
 
     int r = check_uuid(uuid, err);
     if (r < 0)
         return r;
     r = read_hold(project, uuid, held, err);
-    if (r < 0)
-        return r == -ENOENT ? 0 : r;
-    snprintf(wanted, sizeof wanted, "%s/%s", volume, name);
-    if (strcmp(held, wanted) != 0)
+    if (r == -ENOENT)
         return 0;
-    snprintf(path, sizeof path, "%s/holds/%s", cg_project_name(project), uuid);
-    return store_of(project)->ops->remove(store_of(project), path, err);
+    if (r < 0 && r != -EIO && r != -EFBIG)
+        return r;
+    snprintf(wanted, sizeof wanted, "%s/%s", volume, name);
+    if (r == 0 && strcmp(held, wanted) != 0)
+        return 0;
+    return remove_hold(project, uuid, err);
 }
 
 struct held {
@@ -122,12 +173,18 @@ static int refuse_held(void *opaque, const char *uuid, struct cg_error *err)
 {
     struct held *h = opaque;
     char held[PATH];
+    struct cg_error why;
 
     if (!cg_uuid_valid(uuid))
         return 0;
-    int r = read_hold(h->project, uuid, held, err);
+    int r = read_hold(h->project, uuid, held, &why);
+    if (r == -ENOENT)
+        return 0;
     if (r < 0)
-        return r == -ENOENT ? 0 : r;
+        return cg_error_say(err, -r,
+                            "%s: it may hold backups/%s/%s; it goes when the clone with that uuid"
+                            " is flattened or deleted",
+                            why.message, cg_project_name(h->project), h->wanted);
     if (strcmp(held, h->wanted) != 0)
         return 0;
     return cg_error_say(err, EBUSY, "backups/%s/%s is held by %s, which stands on it",
@@ -168,8 +225,8 @@ static int copy_to_trash(struct cg_project *project, const char *from, const cha
     return 0;
 }
 
-int cg_point_trash(struct cg_project *project, const char *volume, const char *name,
-                   struct cg_error *err)
+static int trash_locked(struct cg_project *project, const char *volume, const char *name,
+                        struct cg_error *err)
 {
     char from[2 * PATH], to[2 * PATH], wanted[PATH];
 
@@ -185,5 +242,23 @@ int cg_point_trash(struct cg_project *project, const char *volume, const char *n
                             wanted);
     if (r < 0)
         return r;
+    /* Someone who looked at the trash before it had the point has a durable hold by now. */
+    r = check_holds(project, wanted, err);
+    if (r < 0) {
+        store_of(project)->ops->remove(store_of(project), to, NULL);
+        return r;
+    }
     return store_of(project)->ops->remove(store_of(project), from, err);
+}
+
+int cg_point_trash(struct cg_project *project, const char *volume, const char *name,
+                   struct cg_error *err)
+{
+    int lock = cg_point_lock_names(project, volume, err);
+
+    if (lock < 0)
+        return lock;
+    int r = trash_locked(project, volume, name, err);
+    store_of(project)->ops->unlock(store_of(project), lock);
+    return r;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/backups/holds.h"
 #include "core/backups/keys.h"
 #include "core/backups/page.h"
 #include "core/backups/session.h"
@@ -434,35 +435,35 @@ int cg_session_store(struct cg_session *s, struct cg_codec *codec, enum cg_objec
     return 0;
 }
 
-/* True if the trash holds a point of this name: it's not used again before it was collected. */
-static int in_trash(struct cg_session *s, const char *name, struct cg_error *err)
+/* A name that the trash has isn't used again before it was collected. */
+static int commit_locked(struct cg_session *s, const char *name, struct cg_error *err)
 {
-    char path[PATH], byte;
-    size_t len;
+    char path[PATH];
 
-    snprintf(path, sizeof path, "%s/trash/%s/%s", cg_project_name(s->project), s->volume, name);
-    int r = s->store->ops->get(s->store, path, &byte, 1, &len, NULL, err);
-    return r == -ENOENT ? 0 : r < 0 ? r : 1;
+    int r = cg_point_in_trash(s->project, s->volume, name, err);
+    if (r != 0)
+        return r < 0 ? r : -EEXIST;
+    snprintf(path, sizeof path, "%s/points/%s/%s", cg_project_name(s->project), s->volume, name);
+    return s->store->ops->session_commit(s->open, path, err);
 }
 
 static int commit_as(struct cg_session *s, const struct cg_point *point, struct cg_error *err)
 {
     CG_CLEANUP(cg_free) char *text = NULL;
     size_t len;
-    char path[PATH];
 
-    int r = in_trash(s, point->name, err);
-    if (r != 0)
-        return r < 0 ? r : -EEXIST;
-    r = cg_point_encode(point, cg_project_keys(s->project), &text, &len, err);
+    int r = cg_point_encode(point, cg_project_keys(s->project), &text, &len, err);
     if (r < 0)
         return r;
     r = s->store->ops->session_write(s->open, text, len, err);
     if (r < 0)
         return r;
-    snprintf(path, sizeof path, "%s/points/%s/%s", cg_project_name(s->project), s->volume,
-             point->name);
-    return s->store->ops->session_commit(s->open, path, err);
+    int lock = cg_point_lock_names(s->project, s->volume, err);
+    if (lock < 0)
+        return lock;
+    r = commit_locked(s, point->name, err);
+    s->store->ops->unlock(s->store, lock);
+    return r;
 }
 
 /* Damaged objects that this session replaced, durably, are right again.  A record that stays only

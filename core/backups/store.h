@@ -31,6 +31,10 @@ struct cg_store_ops {
                   struct cg_error *err);
     /* Removes path durably; nothing there is fine. */
     int (*remove)(struct cg_store *store, const char *path, struct cg_error *err);
+    /* Waits until nobody else has the lock called path, and takes it, until unlock or the end of
+     * the process: for a few calls only.  Returns what unlock wants, at least 0. */
+    int (*lock)(struct cg_store *store, const char *path, struct cg_error *err);
+    void (*unlock)(struct cg_store *store, int lock);
 
     /* A writer's session in a project, open as long as this process lives and nobody revokes it.
      * volume is what it writes points of: -EBUSY if another live session does.  Also removes what

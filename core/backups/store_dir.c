@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -156,6 +157,33 @@ static int dir_remove(struct cg_store *store, const char *path, struct cg_error 
     return cg_dir_sync(d->fd, parent, err);
 }
 
+static int dir_lock(struct cg_store *store, const char *path, struct cg_error *err)
+{
+    struct cg_store_dir *d = (struct cg_store_dir *)store;
+
+    int r = cg_store_dir_parents(d->fd, path, err);
+    if (r < 0)
+        return r;
+    int fd = openat(d->fd, path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, CG_STORE_FILE);
+    if (fd < 0)
+        return cg_error_set(err, errno, "open %s", path);
+    do {
+        r = flock(fd, LOCK_EX);
+    } while (r < 0 && errno == EINTR);
+    if (r < 0) {
+        r = cg_error_set(err, errno, "lock %s", path);
+        cg_close(&fd);
+        return r;
+    }
+    return fd;
+}
+
+static void dir_unlock(struct cg_store *store, int lock)
+{
+    (void)store;
+    close(lock);
+}
+
 static void dir_close(struct cg_store *store)
 {
     struct cg_store_dir *d = (struct cg_store_dir *)store;
@@ -170,6 +198,8 @@ static const struct cg_store_ops dir_ops = {
     .list = cg_store_dir_list,
     .create = dir_create,
     .remove = dir_remove,
+    .lock = dir_lock,
+    .unlock = dir_unlock,
     .session_begin = cg_store_dir_session_begin,
     .session_write = cg_store_dir_session_write,
     .session_put = cg_store_dir_session_put,

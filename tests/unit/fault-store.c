@@ -89,6 +89,18 @@ static int remove_(struct cg_store *store, const char *path, struct cg_error *er
     CALL("remove", path, s->inner->ops->remove(s->inner, path, err));
 }
 
+static int lock(struct cg_store *store, const char *path, struct cg_error *err)
+{
+    STORE(store);
+    CALL("lock", path, s->inner->ops->lock(s->inner, path, err));
+}
+
+static void unlock(struct cg_store *store, int lock)
+{
+    STORE(store);
+    s->inner->ops->unlock(s->inner, lock);
+}
+
 static int session_begin(struct cg_store *store, const char *project, const char *volume,
                          const char *id, struct cg_store_session **ret_session,
                          struct cg_error *err)
@@ -170,6 +182,8 @@ static const struct cg_store_ops fault_ops = {
     .list = list,
     .create = create,
     .remove = remove_,
+    .lock = lock,
+    .unlock = unlock,
     .session_begin = session_begin,
     .session_write = session_write,
     .session_put = session_put,

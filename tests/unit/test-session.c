@@ -6,8 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "core/backups/holds.h"
 #include "core/backups/session.h"
+#include "core/base/bytes.h"
 #include "tests/unit/backup-lab.h"
 #include "tests/unit/cmocka-all.h"
 #include "tests/unit/fault-store.h"
@@ -292,6 +295,191 @@ static void test_in_parallel(void **state)
     assert_int_equal(fake_space_snapshots(lab->fake, "db"), 1);
 }
 
+/* Holding while somebody deletes, and the other way round: one of the two is refused. */
+struct rival {
+    struct lab *lab;
+    const char *point; /* its name without the volume */
+    const char *uuid;
+    bool holds; /* what the rival does */
+    unsigned at, calls;
+    int result;
+};
+
+static int act(struct cg_repository *repo, const struct rival *x, bool hold, struct cg_error *err)
+{
+    struct cg_project *project;
+
+    assert_int_equal(cg_repository_project(repo, "acme", false, &project, err), 0);
+    return hold ? cg_point_hold(project, "web", x->point, x->uuid, err)
+                : cg_point_trash(project, "web", x->point, err);
+}
+
+static void rival(void *opaque, const char *what, const char *path)
+{
+    struct rival *x = opaque;
+    struct cg_error err;
+
+    (void)path;
+    (void)what;
+    if (++x->calls == x->at)
+        x->result = act(x->lab->repo, x, x->holds, &err);
+}
+
+static void test_hold_and_delete(void **state)
+{
+    struct lab *lab = *state;
+    char uuid[CG_UUID_LEN + 1];
+    struct cg_store *store;
+    struct cg_repository *repo;
+    unsigned won = 0, lost = 0;
+
+    cg_uuid(uuid);
+    for (int i = 0; i < 2; i++) {
+        bool done = false;
+        for (unsigned at = 1; !done; at++) {
+            struct cg_backup_result res;
+            struct cg_error err;
+            lab_backup(lab, "web", "acme", "web", &res);
+            struct rival x = { lab, strrchr(res.point, '/') + 1, uuid, i == 0, 0, 0, 1 };
+            struct fault_store_faults f = { .before = rival, .opaque = &x };
+            assert_int_equal(cg_store_dir_open(lab->dir, &store, &err), 0);
+            assert_int_equal(cg_repository_open_store(fault_store_new(store, &f), 0, &repo, &err),
+                             0);
+            x.calls = 0;
+            x.at = at;
+            int r = act(repo, &x, !x.holds, &err);
+            done = x.result == 1; /* its turn never came */
+            int hold = x.holds ? x.result : r, trash = x.holds ? r : x.result;
+            bool held = lab_count(lab, "acme/holds") == 1;
+            bool there = lab_points(lab, "acme", "web") == 1;
+            if (!done && ((hold == 0) != held || (trash == 0) == there || (held && !there)))
+                fail_msg("%d, call %u: hold %d, delete %d", i, at, hold, trash);
+            won += hold == 0;
+            lost += trash == 0;
+            cg_repository_close(repo);
+            sh(lab, "rm -rf holds points trash");
+        }
+    }
+    assert_true(won > 2 && lost > 2);
+}
+
+/* A backup that commits in the same second while its predecessor goes into the trash. */
+struct commit_rival {
+    struct lab *lab;
+    const char *point;
+    pthread_t thread;
+    bool started;
+    int result;
+};
+
+static void *delete_point(void *opaque)
+{
+    struct commit_rival *x = opaque;
+    struct cg_error err;
+    struct rival y = { .point = x->point };
+
+    x->result = act(x->lab->repo, &y, false, &err);
+    return NULL;
+}
+
+static void at_commit(void *opaque, const char *what, const char *path)
+{
+    struct commit_rival *x = opaque;
+    struct timespec until;
+
+    (void)path;
+    if (x->started || strcmp(what, "session_commit") != 0)
+        return;
+    x->started = true;
+    assert_int_equal(pthread_create(&x->thread, NULL, delete_point, x), 0);
+    /* It has all the time it needs, if it can be done now. */
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec++;
+    if (pthread_timedjoin_np(x->thread, NULL, &until) == 0)
+        x->thread = 0;
+}
+
+static int commit_at(struct cg_repository *repo, int64_t time, char ret[static CG_PART_MAX + 1],
+                     struct cg_error *err)
+{
+    struct cg_session *s;
+
+    int r = cg_session_begin(repo, "acme", "web", &s, err);
+    if (r < 0)
+        return r;
+    struct cg_point *point = cg_point_new();
+    point->time = time;
+    point->size = point->original_size = 512;
+    point->page_count = 1;
+    point->pages = calloc(1, sizeof *point->pages);
+    r = cg_session_commit(s, point, err);
+    strcpy(ret, point->name);
+    cg_point_free(point);
+    cg_session_end(s);
+    return r;
+}
+
+static void test_name_in_trash(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_error err;
+    struct cg_store *store;
+    struct cg_repository *repo;
+    char first[CG_PART_MAX + 1], second[CG_PART_MAX + 1];
+    struct commit_rival x = { .lab = lab, .point = first };
+    struct fault_store_faults f = { .before = at_commit, .opaque = &x };
+
+    assert_int_equal(commit_at(lab->repo, 1000000000, first, &err), 0);
+    assert_int_equal(cg_store_dir_open(lab->dir, &store, &err), 0);
+    assert_int_equal(cg_repository_open_store(fault_store_new(store, &f), 0, &repo, &err), 0);
+    assert_int_equal(commit_at(repo, 1000000000, second, &err), 0);
+    if (x.thread)
+        pthread_join(x.thread, NULL);
+    assert_true(x.started);
+    assert_int_equal(x.result, 0);
+    assert_string_equal(first, "20010909T014640Z");
+    assert_string_equal(second, "20010909T014640Z-2");
+    struct rival y = { .point = second };
+    assert_int_equal(act(repo, &y, false, &err), 0);
+    assert_int_equal(lab_count(lab, "acme/trash"), 2);
+    cg_repository_close(repo);
+}
+
+static int damaged_hold(struct cg_project *project, const char *point, const char *uuid)
+{
+    struct cg_error err;
+
+    int r = cg_point_trash(project, "web", point, &err);
+    assert_true(r < 0);
+    assert_non_null(strstr(err.message, uuid));
+    return r;
+}
+
+static void test_damaged_hold(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_error err;
+    struct cg_project *project;
+    char point[CG_PART_MAX + 1], uuid[CG_UUID_LEN + 1];
+    static const char *const commands[] = { "truncate -s 10 holds/*", "truncate -s 99999 holds/*" };
+
+    cg_uuid(uuid);
+    assert_int_equal(commit_at(lab->repo, 1000000000, point, &err), 0);
+    assert_int_equal(cg_repository_project(lab->repo, "acme", false, &project, &err), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(cg_point_hold(project, "web", point, uuid, &err), 0);
+        sh(lab, commands[i]);
+        assert_int_equal(damaged_hold(project, point, uuid), i ? -EFBIG : -EIO);
+        assert_int_equal(cg_point_release(project, "web", point, uuid, &err), 0);
+        assert_int_equal(lab_count(lab, "acme/holds"), 0);
+    }
+    /* What can't be looked at isn't held. */
+    sh(lab, "echo > points/web/20010909T014640Z");
+    assert_int_equal(cg_point_hold(project, "web", point, uuid, &err), -EIO);
+    assert_int_equal(lab_count(lab, "acme/holds"), 0);
+    assert_int_equal(cg_point_trash(project, "web", point, &err), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +489,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_two_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_eras, setup, teardown),
         cmocka_unit_test_setup_teardown(test_in_parallel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hold_and_delete, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_name_in_trash, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_hold, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
