@@ -115,7 +115,10 @@ static int refresh_chain(struct cg_volume *v, struct cg_error *err)
     r = cg_volume_open_layers(v->dirfd, head, true, &open, err);
     if (r < 0)
         return r;
-    r = check_empty(v, open, above, head->count, err);
+    /* What a killed writer acknowledged is in its working map only. */
+    r = cg_layer_follow(open[head->count - 1], v->run, err);
+    if (r == 0)
+        r = check_empty(v, open, above, head->count, err);
     struct cg_chain *chain =
         r < 0 ? NULL : cg_chain_new(head->size, open, head->count, *v->json.parent ? parent : NULL);
     cg_volume_close_layers(open, head->count);
@@ -135,9 +138,13 @@ static int load_chain(struct cg_volume *v, struct cg_error *err)
 
     if (r < 0)
         return r;
-    v->head = cg_chain_new(v->json.head.size, open, v->json.head.count, NULL);
+    r = cg_layer_follow(open[v->json.head.count - 1], v->run, err);
+    if (r == 0) {
+        v->head = cg_chain_new(v->json.head.size, open, v->json.head.count, NULL);
+        r = v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
+    }
     cg_volume_close_layers(open, v->json.head.count);
-    return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
+    return r;
 }
 
 int cg_volume_describe(struct cg_volume *v, bool brief, struct cg_error *err)
@@ -174,10 +181,15 @@ static int start_control(struct cg_volume *v, struct cg_error *err)
 static int own_top(struct cg_volume *v, struct cg_error *err)
 {
     struct cg_layer *top = cg_chain_top(v->head);
+    struct cg_error ignored;
     int r = cg_layer_lock(top, LOCK_EX | LOCK_NB, err);
 
-    if (r == 0)
-        return cg_layer_begin(top, v->run, err);
+    if (r == 0) {
+        r = cg_layer_begin(top, v->run, err);
+        if (r < 0) /* nobody writes into it: others may read it */
+            cg_layer_lock(top, LOCK_SH, &ignored);
+        return r;
+    }
     if (r != -EWOULDBLOCK)
         return r;
     r = cg_layer_lock(top, LOCK_SH, err); /* the attempt let go of it */
@@ -223,6 +235,8 @@ static int begin(struct cg_volume *v, struct cg_control **ret_control, struct cg
         return r;
     r = begin_locked(v, err);
     if (r < 0) {
+        /* Out of the next writer's way before it can come; the rest when v->change is free. */
+        cg_control_hide(v->control);
         *ret_control = v->control;
         v->control = NULL;
         cg_volume_json_clear(&v->json);

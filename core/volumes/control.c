@@ -31,6 +31,7 @@ struct cg_control_call {
 
 struct cg_control {
     struct sockaddr_un address;
+    bool hidden; /* the path isn't ours any more */
     int fd, wake;
     cg_control_fn *fn;
     void *opaque;
@@ -189,6 +190,8 @@ static void *accept_main(void *arg)
         join_done(control);
         if (fd >= 0)
             begin_call(control, fd);
+        else if (errno != EINTR && errno != ECONNABORTED)
+            poll(&fds[1], 1, 50); /* too many open files: not at full speed */
     }
 }
 
@@ -236,13 +239,21 @@ fail:
     return cg_error_set(err, -r, "listen at %s", socket_path);
 }
 
+void cg_control_hide(struct cg_control *control)
+{
+    if (!control || control->hidden)
+        return;
+    unlink(control->address.sun_path);
+    control->hidden = true;
+}
+
 void cg_control_stop(struct cg_control *control)
 {
     uint64_t one = 1;
 
     if (!control)
         return;
-    unlink(control->address.sun_path);
+    cg_control_hide(control);
     if (write(control->wake, &one, sizeof one) < 0)
         abort(); /* an eventfd at 0 takes 1 */
     pthread_join(control->thread, NULL);

@@ -23,7 +23,11 @@ typedef int cg_control_fn(void *opaque, struct cg_control_call *call, const json
 int cg_control_start(const char *socket, cg_control_fn *fn, void *opaque,
                      struct cg_control **ret_control, struct cg_error *err);
 
-/* Takes no more requests, waits for the running ones, removes the socket.  NULL is fine. */
+/* Removes the socket: from here on the path is somebody else's.  NULL is fine. */
+void cg_control_hide(struct cg_control *control);
+
+/* Removes the socket if it wasn't hidden, takes no more requests, waits for the running ones.  NULL
+ * is fine. */
 void cg_control_stop(struct cg_control *control);
 
 /* Within fn: tells the other end how far it is.  Non-zero if nobody waits any more. */

@@ -225,8 +225,9 @@ static void mark(struct cg_map *map, uint64_t sector)
     atomic_fetch_or(&map->dirty[sector / 64], bit);
 }
 
-/* The working map of a dead writer is the truth; the sectors in which the map file differs from it
- * are written by the next flush. */
+/* The working map of a dead writer is the truth.  All of it is written by the next flush, also
+ * where the map file reads the same: that may be what was written and not synced, or what a sync
+ * failed for. */
 static int adopt_window(struct cg_map *map, struct cg_work_map *work, uint64_t window,
                         struct cg_error *err)
 {
@@ -237,7 +238,7 @@ static int adopt_window(struct cg_map *map, struct cg_work_map *work, uint64_t w
     if (r < 0)
         return r;
     for (size_t i = 0; i < WORDS; i++)
-        if (atomic_load(&words[i]) != disk[i])
+        if (atomic_load(&words[i]) != 0 || disk[i] != 0)
             mark(map, window * CG_MAP_WINDOW_SECTORS + i / SECTOR_WORDS);
     return 0;
 }

@@ -128,26 +128,25 @@ static int image_pwrite(void *self, const void *buf, size_t len, uint64_t off, u
     return finish(self, r, flags, err);
 }
 
-/* The whole blocks of a range; the volume's last block is whole if the range goes to the end. */
-static void whole_blocks(struct cg_volume *v, uint64_t len, uint64_t off, uint64_t *ret_first,
-                         uint64_t *ret_end)
+/* Zeroes the whole blocks of a range, and says which they are: none if first >= end.  The volume's
+ * last block is whole if the range goes to the end, which is only known with the gate held: a
+ * resize may have moved it. */
+static int zero_blocks(struct cg_volume *v, uint64_t len, uint64_t off, uint64_t *ret_first,
+                       uint64_t *ret_end, struct cg_error *err)
 {
-    CG_CLEANUP(cg_chain_cleanup) struct cg_chain *head = cg_volume_head(v);
+    CG_LOCK_SHARED(&v->gate);
     uint64_t end = off + len;
+    int r = check_gated(v, len, off, err);
 
-    if (end == cg_chain_size(head))
+    if (r < 0)
+        return r;
+    if (end == cg_chain_size(v->head))
         end = cg_round_up(end, CG_BLOCK);
     *ret_first = (off + CG_BLOCK - 1) / CG_BLOCK;
     *ret_end = end / CG_BLOCK;
-}
-
-static int zero_blocks(struct cg_volume *v, uint64_t first, uint64_t end, struct cg_error *err)
-{
-    CG_LOCK_SHARED(&v->gate);
-    uint64_t size = cg_chain_size(v->head);
-    int r = check_gated(v, cg_min(end * CG_BLOCK, size) - first * CG_BLOCK, first * CG_BLOCK, err);
-
-    return r < 0 ? r : cg_chain_zero(v->head, first, end - first, err);
+    if (*ret_first >= *ret_end)
+        return 0;
+    return cg_chain_zero(v->head, *ret_first, *ret_end - *ret_first, err);
 }
 
 static int image_trim(void *self, uint64_t len, uint64_t off, unsigned flags, struct cg_error *err)
@@ -155,11 +154,8 @@ static int image_trim(void *self, uint64_t len, uint64_t off, unsigned flags, st
     uint64_t first, end;
     int r = begin(self, err);
 
-    if (r < 0)
-        return r;
-    whole_blocks(self, len, off, &first, &end);
-    if (first < end)
-        r = zero_blocks(self, first, end, err);
+    if (r == 0)
+        r = zero_blocks(self, len, off, &first, &end, err);
     return finish(self, r, flags, err);
 }
 
@@ -169,15 +165,15 @@ static int image_zero(void *self, uint64_t len, uint64_t off, unsigned flags, st
     uint64_t first, end;
     int r = begin(self, err);
 
+    if (r == 0)
+        r = zero_blocks(self, len, off, &first, &end, err);
     if (r < 0)
         return r;
-    whole_blocks(self, len, off, &first, &end);
     if (first >= end) /* within two blocks */
         return finish(self, write_range(self, zeros, len, off, err), flags, err);
     uint64_t head = first * CG_BLOCK - off;
     uint64_t tail = off + len > end * CG_BLOCK ? off + len - end * CG_BLOCK : 0;
-    r = zero_blocks(self, first, end, err);
-    if (r == 0 && head)
+    if (head)
         r = write_range(self, zeros, head, off, err);
     if (r == 0 && tail)
         r = write_range(self, zeros, tail, end * CG_BLOCK, err);

@@ -1,5 +1,6 @@
 unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
-	tests/unit/test-volumes-crash tests/unit/test-volumes-processes
+	tests/unit/test-volumes-crash tests/unit/test-volumes-processes \
+	tests/unit/test-volumes-faults
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
 
@@ -19,3 +20,9 @@ tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
 
 tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(volumes_pool)
 tests_unit_test_volumes_processes_LDADD = $(unit_ldadd)
+
+tests_unit_test_volumes_faults_SOURCES = tests/unit/test-volumes-faults.c $(volumes_pool)
+tests_unit_test_volumes_faults_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_faults_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate,--wrap=unlink \
+	-Wl,--wrap=pthread_rwlock_rdlock

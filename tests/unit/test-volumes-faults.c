@@ -1,0 +1,356 @@
+/* What goes wrong in the middle: a process is killed, a call fails, something else comes in
+ * between. The linker puts the hooks below before the calls of the core. */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "tests/unit/volumes-pool.h"
+#include "tests/unit/cmocka-all.h"
+
+#define SIZE (256 * 1024 + 512u)
+#define V "volumes/p/v"
+
+static struct pool pool;
+
+/* What the hooks do; 0 or NULL: nothing. */
+static struct {
+    unsigned kill_at_sync; /* the fdatasync from now on at which the process is killed */
+    unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
+    unsigned map_syncs;                             /* fdatasyncs of a map, counted */
+    unsigned act_at;                                /* the taking of a gate before which */
+    void (*act)(void);                              /* this is done */
+    bool watch_sockets;   /* a socket may be removed only while the volume is locked */
+    unsigned bad_unlinks; /* those that were not */
+    unsigned unlinks;
+} hook;
+
+int __real_fdatasync(int fd);
+int __real_fsync(int fd);
+int __real_fallocate(int fd, int mode, off_t off, off_t len);
+int __real_unlink(const char *path);
+int __real_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
+int __wrap_fdatasync(int fd);
+int __wrap_fsync(int fd);
+int __wrap_fallocate(int fd, int mode, off_t off, off_t len);
+int __wrap_unlink(const char *path);
+int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
+
+/* True if this is the call that the counter waits for. */
+static bool due(unsigned *counter)
+{
+    return *counter && --*counter == 0;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+int __wrap_fdatasync(int fd)
+{
+    char link[64], path[PATH_MAX] = "";
+
+    if (due(&hook.kill_at_sync))
+        raise(SIGKILL);
+    if (due(&hook.fail_sync)) {
+        errno = EIO;
+        return -1;
+    }
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof path - 1) > 0 && ends_with(path, ".map"))
+        hook.map_syncs++;
+    return __real_fdatasync(fd);
+}
+
+int __wrap_fsync(int fd)
+{
+    if (due(&hook.fail_fsync)) {
+        errno = EIO;
+        return -1;
+    }
+    return __real_fsync(fd);
+}
+
+int __wrap_fallocate(int fd, int mode, off_t off, off_t len)
+{
+    if (due(&hook.fail_fallocate)) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return __real_fallocate(fd, mode, off, len);
+}
+
+static bool volume_is_locked(void)
+{
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/p/v/lock", pool.dir);
+    CG_CLEANUP(cg_close) int fd = open(path, O_RDWR | O_CLOEXEC);
+    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0;
+}
+
+int __wrap_unlink(const char *path)
+{
+    if (hook.watch_sockets && ends_with(path, ".sock")) {
+        hook.unlinks++;
+        hook.bad_unlinks += !volume_is_locked();
+    }
+    return __real_unlink(path);
+}
+
+int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *lock)
+{
+    if (due(&hook.act_at))
+        hook.act();
+    return __real_pthread_rwlock_rdlock(lock);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    memset(&hook, 0, sizeof hook);
+    pool_setup(&pool);
+    pool_create(pool.space, V, SIZE);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    memset(&hook, 0, sizeof hook);
+    pool_teardown(&pool);
+    return 0;
+}
+
+static void put(struct cg_image *image, char value, size_t len, uint64_t off)
+{
+    static uint8_t buf[SIZE];
+
+    memset(buf, value, len);
+    pool_write(image, buf, len, off);
+}
+
+static void expect(struct cg_image *image, char value, size_t len, uint64_t off)
+{
+    static uint8_t buf[SIZE];
+
+    pool_read(image, buf, len, off);
+    for (size_t i = 0; i < len; i++)
+        if (buf[i] != (uint8_t)value)
+            fail_msg("byte %llu is %02x, not %02x", (unsigned long long)(off + i), buf[i],
+                     (uint8_t)value);
+}
+
+/* Another process does it and is killed. */
+static void in_killed_process(void (*fn)(struct cg_space *space))
+{
+    int status;
+    pid_t pid = fork();
+
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        fn(pool_second(&pool));
+        raise(SIGKILL);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void write_b(struct cg_space *space)
+{
+    put(pool_open(space, V, CG_OPEN_WRITE), 'B', 8192, 0);
+}
+
+/* Its last writer was killed: what it acknowledged is in no map file. */
+static void test_overtaken_by_killed(void **state)
+{
+    struct cg_image *image, *reader;
+    struct cg_error err;
+
+    (void)state;
+    image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    in_killed_process(write_b);
+    assert_int_equal(cg_image_pwrite(image, "x", 1, 4096, 0, &err), -ESTALE);
+    expect(image, 0, 8192, 0);
+    /* A reader of the top layer makes the writer put another above it. */
+    struct cg_space *second = pool_second(&pool);
+    reader = pool_open(second, V, CG_OPEN_READ);
+    expect(reader, 'B', 8192, 0);
+    assert_int_equal(cg_image_pwrite(image, "x", 1, 4096, 0, &err), -ESTALE);
+    cg_image_unref(image);
+    cg_image_unref(reader);
+    cg_space_free(second);
+    image = pool_open(pool.space, V, CG_OPEN_READ);
+    expect(image, 'B', 8192, 0);
+    cg_image_unref(image);
+}
+
+static void write_b_cut_flush(struct cg_space *space)
+{
+    struct cg_image *image = pool_open(space, V, CG_OPEN_WRITE);
+    struct cg_error err;
+
+    put(image, 'B', 8192, 0);
+    hook.kill_at_sync = 2; /* the first is the data's */
+    cg_image_flush(image, &err);
+}
+
+/* Killed between the writing of the map and its fdatasync: the file reads right and isn't stable.
+ */
+static void test_map_written_not_synced(void **state)
+{
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    in_killed_process(write_b_cut_flush);
+    image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    assert_int_equal(cg_image_flush(image, &err), 0);
+    assert_int_equal(hook.map_syncs, 1);
+    cg_image_unref(image);
+
+    pool_remove(pool.space, V);
+    pool_create(pool.space, V, SIZE);
+    in_killed_process(write_b_cut_flush);
+    hook.map_syncs = 0;
+    pool_snapshot(pool.space, V "@s");
+    assert_int_equal(hook.map_syncs, 1);
+}
+
+/* The sync of the map failed: the kernel calls the pages clean, so they have to be written again.
+ */
+static void test_map_sync_failed(void **state)
+{
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    struct cg_error err;
+
+    (void)state;
+    put(image, 'B', 8192, 0);
+    hook.fail_sync = 2;
+    assert_int_equal(cg_image_flush(image, &err), -EIO);
+    assert_int_equal(cg_image_flush(image, &err), -EIO);
+    cg_image_unref(image);
+    image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    expect(image, 'B', 8192, 0);
+    hook.map_syncs = 0;
+    assert_int_equal(cg_image_flush(image, &err), 0);
+    assert_int_equal(hook.map_syncs, 1);
+    cg_image_unref(image);
+}
+
+/* No room for the working map: the writer doesn't become one, and stands in nobody's way. */
+static void test_begin_without_room(void **state)
+{
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE), *reader;
+    struct cg_space *second = pool_second(&pool);
+    struct cg_error err;
+
+    (void)state;
+    alarm(120);
+    hook.fail_fallocate = 1;
+    assert_int_equal(cg_image_pwrite(image, "x", 1, 0, 0, &err), -ENOSPC);
+    pool_snapshot(second, V "@s");
+    reader = pool_open(second, V, CG_OPEN_READ);
+    expect(reader, 0, SIZE, 0);
+    cg_image_unref(reader);
+    put(image, 'A', 512, 0);
+    cg_image_unref(image);
+    cg_space_free(second);
+    alarm(0);
+}
+
+/* Who fails to begin leaves the path of the socket to its successor. */
+static void test_begin_fails_late(void **state)
+{
+    struct cg_space *second = pool_second(&pool);
+    struct cg_image *reader = pool_open(second, V, CG_OPEN_READ);
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    struct cg_error err;
+
+    (void)state;
+    hook.fail_fsync = 1; /* of the new top layer, which the reader makes necessary */
+    hook.watch_sockets = true;
+    assert_int_equal(cg_image_pwrite(image, "x", 1, 0, 0, &err), -EIO);
+    hook.watch_sockets = false;
+    assert_true(hook.unlinks > 0);
+    assert_int_equal(hook.bad_unlinks, 0);
+    put(image, 'A', 512, 0);
+    cg_image_unref(image);
+    cg_image_unref(reader);
+    cg_space_free(second);
+}
+
+/* The volume grows, and somebody writes behind its old end. */
+static void grow(void)
+{
+    struct cg_name v = pool_name(V);
+    struct cg_error err;
+
+    assert_int_equal(cg_space_resize(pool.space, &v, SIZE + 8192, &err), 0);
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    put(image, 'K', 512, SIZE);
+    cg_image_unref(image);
+}
+
+static void zero_beside_growth(bool trim, unsigned act_at)
+{
+    struct cg_image *image;
+    struct cg_error err;
+
+    pool_create(pool.space, V, SIZE);
+    image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    put(image, 'A', SIZE, 0);
+    hook.act = grow;
+    hook.act_at = act_at;
+    int r = trim ? cg_image_trim(image, 8192 + 512, SIZE - 8192 - 512, 0, &err)
+                 : cg_image_zero(image, 8192 + 512, SIZE - 8192 - 512, 0, &err);
+    assert_int_equal(r, 0);
+    if (hook.act_at) { /* not so many calls */
+        hook.act_at = 0;
+        grow();
+    }
+    cg_image_unref(image);
+    image = pool_open(pool.space, V, CG_OPEN_READ);
+    expect(image, 'A', 4096, 0);
+    if (!trim)
+        expect(image, 0, 512, SIZE - 512);
+    expect(image, 'K', 512, SIZE);
+    cg_image_unref(image);
+    pool_remove(pool.space, V);
+}
+
+static void test_zero_beside_growth(void **state)
+{
+    (void)state;
+    pool_remove(pool.space, V);
+    for (unsigned at = 1; at < 6; at++) {
+        zero_beside_growth(false, at);
+        zero_beside_growth(true, at);
+    }
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_overtaken_by_killed), TEST(test_map_written_not_synced),
+        TEST(test_map_sync_failed),     TEST(test_begin_without_room),
+        TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
