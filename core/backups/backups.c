@@ -47,7 +47,7 @@ static int find_point(struct backups *b, const struct cg_name *name,
     snprintf(point, sizeof point, "%s", name->part[2]);
     if (strcmp(point, "latest") == 0) {
         struct cg_point *head;
-        r = cg_project_latest(*ret_project, name->part[1], &head, NULL, err);
+        r = cg_project_latest(*ret_project, name->part[1], &head, err);
         if (r < 0)
             return r;
         snprintf(point, sizeof point, "%s", head->name);
@@ -77,7 +77,7 @@ static int backups_resolve(void *self, struct cg_name *name, struct cg_error *er
         return 0;
     int r = cg_repository_project(b->repo, name->part[0], false, &project, err);
     if (r == 0)
-        r = cg_project_latest(project, name->part[1], &head, NULL, err);
+        r = cg_project_latest(project, name->part[1], &head, err);
     if (r < 0)
         return r;
     snprintf(name->part[2], sizeof name->part[2], "%s", head->name);
@@ -130,7 +130,7 @@ struct listing {
     const char *volume;
     cg_entry_fn *fn;
     void *opaque;
-    struct cg_point *latest;
+    int ended; /* what fn returned last */
 };
 
 static int list_directory(void *opaque, const char *name, struct cg_error *err)
@@ -157,41 +157,32 @@ static int list_head(struct listing *l, const char *name, const struct cg_point 
     return l->fn(l->opaque, &entry, err);
 }
 
-static int list_point(void *opaque, const char *name, struct cg_error *err)
+static int list_point(void *opaque, const char *name, const struct cg_point *head, const char *why,
+                      struct cg_error *err)
 {
     struct listing *l = opaque;
-    struct cg_point *head;
-    struct cg_error why;
+    struct cg_entry entry = { .name = name, .description = why };
 
-    int r = cg_project_head(l->project, l->volume, name, &head, &why);
-    if (r == -ENOENT)
-        return 0; /* removed meanwhile */
-    if (r < 0) {
-        struct cg_entry entry = { .name = name, .description = why.message };
-        return l->fn(l->opaque, &entry, err);
-    }
-    r = list_head(l, name, head, err);
-    if (!l->latest || l->latest->sequence < head->sequence) {
-        cg_point_free(l->latest);
-        l->latest = head;
-    } else {
-        cg_point_free(head);
-    }
-    return r;
+    l->ended = head ? list_head(l, name, head, err) : l->fn(l->opaque, &entry, err);
+    return l->ended;
 }
 
 static int list_volume(struct listing *l, struct cg_error *err)
 {
-    struct cg_point *head = NULL;
+    struct cg_point *latest;
+    struct cg_error why;
 
-    int r = cg_project_points(l->project, l->volume, list_point, l, err);
-    if (r == 0 && !l->latest)
-        r = cg_project_latest(l->project, l->volume, &head, NULL, err);
-    if (r == 0 && l->latest)
-        r = list_head(l, "latest", l->latest, err);
-    cg_point_free(l->latest);
-    cg_point_free(head);
-    return r == -EIO ? 0 : r;
+    int r = cg_project_heads(l->project, l->volume, list_point, l, &latest, NULL, &why);
+    if (r == 0) {
+        r = list_head(l, "latest", latest, err);
+        cg_point_free(latest);
+        return r;
+    }
+    if (l->ended == 0 && r != -ENOENT && r != -ENOMEM) {
+        struct cg_entry entry = { .name = "latest", .description = why.message };
+        return l->fn(l->opaque, &entry, err);
+    }
+    return cg_error_say(err, -r, "%s", why.message);
 }
 
 static int backups_list(void *self, const struct cg_name *prefix, cg_entry_fn *fn, void *opaque,

@@ -17,6 +17,10 @@
 
 #define FORMAT 1
 #define PAGES_KEY "\"pages\": "
+/* No text in a point can hold these: its quotes would be escaped. */
+#define CHECK_KEY "\"check\": \""
+#define CHECK_LEN 8 /* digits of a CRC-32C */
+#define NO_CHECK "00000000"
 
 static void free_json(json_t **doc)
 {
@@ -33,6 +37,7 @@ void cg_point_free(struct cg_point *point)
     if (!point)
         return;
     json_decref(point->pins);
+    json_decref(point->superseded);
     free(point->pages);
     free(point);
 }
@@ -51,6 +56,18 @@ void cg_point_name(int64_t time, unsigned number, char ret[static CG_PART_MAX + 
     size_t n = strftime(ret, CG_PART_MAX + 1, "%Y%m%dT%H%M%SZ", &tm);
     if (number > 1)
         snprintf(ret + n, CG_PART_MAX + 1 - n, "-%u", number);
+}
+
+bool cg_point_supersedes(const struct cg_point *p, const char *name)
+{
+    json_t *entry;
+    size_t i;
+
+    json_array_foreach (p->superseded, i, entry) {
+        if (json_is_string(entry) && strcmp(json_string_value(entry), name) == 0)
+            return true;
+    }
+    return false;
 }
 
 json_t *cg_point_text(const char *text)
@@ -99,23 +116,44 @@ static json_t *encode_doc(const struct cg_point *p)
 {
     json_t *pages = encode_pages(p);
     json_t *text = cg_point_text(p->source.text);
+    json_t *superseded = p->superseded ? json_incref(p->superseded) : json_array();
 
-    if (!pages || !text) {
+    if (!pages || !text || !superseded) {
         json_decref(pages);
         json_decref(text);
+        json_decref(superseded);
         return NULL;
     }
     /* The order is part of the format: what has no bound comes last, so that a head can be read
      * alone. */
     return json_pack(
-        "{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:{s:o, s:s, s:s, s:s}, s:s, s:s, s:o,"
-        " s:{s:s, s:I, s:O}}",
+        "{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:{s:o, s:s, s:s, s:s}, s:s, s:s, s:o, s:s,"
+        " s:o, s:{s:s, s:I, s:O}}",
         "format", FORMAT, "project", p->project, "volume", p->volume, "name", p->name, "sequence",
         (json_int_t)p->sequence, "size", (json_int_t)p->size, "original_size",
         (json_int_t)p->original_size, "time", (json_int_t)p->time, "source", "text", text, "image",
         p->source.identity.image, "snapshot", p->source.identity.snapshot, "snapshot_name",
-        p->source.snapshot, "parent", p->parent, "tool", p->tool, "pages", pages, "session", "id",
-        p->session, "era", (json_int_t)p->era, "pins", p->pins);
+        p->source.snapshot, "parent", p->parent, "tool", p->tool, "superseded", superseded, "check",
+        NO_CHECK, "pages", pages, "session", "id", p->session, "era", (json_int_t)p->era, "pins",
+        p->pins);
+}
+
+static uint32_t head_check(const char *text, const char *check)
+{
+    return cg_crc32c(text, (size_t)(check - text));
+}
+
+/* Puts the CRC of what lies before it into the head, which must be short enough. */
+static int put_check(char *line, struct cg_error *err)
+{
+    char *check = strstr(line, CHECK_KEY);
+    char hex[CHECK_LEN + 1];
+
+    if (strstr(line, PAGES_KEY) - line > CG_POINT_HEAD)
+        return cg_error_say(err, E2BIG, "what a point says of its source is too long");
+    snprintf(hex, sizeof hex, "%08" PRIx32, head_check(line, check));
+    memcpy(check + strlen(CHECK_KEY), hex, CHECK_LEN);
+    return 0;
 }
 
 int cg_point_encode(const struct cg_point *p, struct cg_keys *keys, char **ret_text,
@@ -127,13 +165,18 @@ int cg_point_encode(const struct cg_point *p, struct cg_keys *keys, char **ret_t
     char *line = doc ? json_dumps(doc, 0) : NULL;
     if (!line)
         return cg_error_set(err, ENOMEM, "write point %s", p->name);
+    int r = put_check(line, err);
+    if (r < 0) {
+        free(line);
+        return r;
+    }
     size_t len = strlen(line);
     char *text = realloc(line, len + 1 + 2 * CG_KEYS_MAC + 2);
     if (!text) {
         free(line);
         return cg_error_set(err, ENOMEM, "write point %s", p->name);
     }
-    int r = cg_keys_point_mac(keys, text, len, mac, err);
+    r = cg_keys_point_mac(keys, text, len, mac, err);
     if (r < 0) {
         free(text);
         return r;
@@ -184,6 +227,10 @@ static int decode_doc(json_t *doc, struct cg_point *p, struct cg_error *err)
                     &text, "image", &image, "snapshot", &snapshot, "snapshot_name", &snapshot_name,
                     "parent", &parent, "tool", &tool) < 0)
         return bad(err, "something is missing");
+    json_t *superseded = json_object_get(doc, "superseded");
+    if (superseded && !json_is_array(superseded))
+        return bad(err, "what it supersedes is no list");
+    p->superseded = json_incref(superseded);
     if (sequence < 1 || size < 1 || original < 0)
         return bad(err, "a number out of range");
     p->page_count = cg_page_count((uint64_t)size);
@@ -322,10 +369,16 @@ int cg_point_decode_head(const char *project, const char *volume, const char *na
     char head[CG_POINT_HEAD + 16];
     json_error_t why;
 
-    /* No text in it can hold this: its quotes would be escaped. */
     const char *pages = memmem(text, len, PAGES_KEY, strlen(PAGES_KEY));
     if (!pages || pages - text > CG_POINT_HEAD)
         return bad(err, "its head doesn't end");
+    const char *check = memmem(text, (size_t)(pages - text), CHECK_KEY, strlen(CHECK_KEY));
+    if (!check || pages - check < (ptrdiff_t)(strlen(CHECK_KEY) + CHECK_LEN))
+        return bad(err, "its head has no check");
+    char hex[CHECK_LEN + 1];
+    snprintf(hex, sizeof hex, "%08" PRIx32, head_check(text, check));
+    if (memcmp(check + strlen(CHECK_KEY), hex, CHECK_LEN) != 0)
+        return bad(err, "its head doesn't pass its check");
     int n = snprintf(head, sizeof head, "%.*s" PAGES_KEY "[]}", (int)(pages - text), text);
     __attribute__((cleanup(free_json))) json_t *doc =
         json_loadb(head, (size_t)n, JSON_REJECT_DUPLICATES, &why);

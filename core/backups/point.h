@@ -13,6 +13,7 @@ struct cg_keys;
 #define CG_POINT_BYTES_MAX (128u << 20) /* of a point's file */
 #define CG_POINT_PAGES_MAX (1u << 20)   /* 2 PiB of volume */
 #define CG_POINT_HEAD 8192              /* bytes that hold a point up to its pages */
+#define CG_POINT_SUPERSEDED 16          /* names, at most */
 #define CG_SESSION_ID 25                /* characters: 8 hex digits, '-', 16 hex digits */
 
 /* A point in memory; the one who made it fills it in. */
@@ -30,6 +31,9 @@ struct cg_point {
     } source;
     char parent[CG_PART_MAX + 1]; /* the point it was an increment of; "" for none */
     char tool[64];
+    /* Names of points that come later by their name, but came before, and couldn't be read when
+     * this one was made; an array, owned, or NULL for none. */
+    json_t *superseded;
     char session[CG_SESSION_ID + 1];
     uint32_t era;
     json_t *pins; /* array of "VOLUME/POINT"; owned */
@@ -56,14 +60,17 @@ int cg_point_decode(struct cg_keys *keys, const char *project, const char *volum
                     const char *text, size_t len, struct cg_point **ret_point,
                     struct cg_error *err);
 
-/* All but the pages, from the first bytes (at most CG_POINT_HEAD) of a point's file.  Checks no
- * MAC: good for choosing and for listing, not for trusting.  -EIO if it can't be read. */
+/* All but the pages, from the first bytes (at most CG_POINT_HEAD) of a point's file.  Checks a CRC,
+ * no MAC: good for choosing and for listing, not for trusting.  -EIO if it can't be read. */
 int cg_point_decode_head(const char *project, const char *volume, const char *name,
                          const char *text, size_t len, struct cg_point **ret_point,
                          struct cg_error *err);
 
 /* The name of a point of that time, the number-th of its second (from 1). */
 void cg_point_name(int64_t time, unsigned number, char ret[static CG_PART_MAX + 1]);
+
+/* True if the point says that it came after the one of that name. */
+bool cg_point_supersedes(const struct cg_point *point, const char *name);
 
 /* Text as JSON, its bytes that aren't UTF-8 replaced by '?'. */
 json_t *cg_point_text(const char *text);

@@ -289,58 +289,107 @@ int cg_project_head(struct cg_project *p, const char *volume, const char *name,
     return r < 0 ? cg_error_prefix(err, r, "%s", path) : 0;
 }
 
-struct latest {
+void cg_seen_clear(struct cg_seen *seen)
+{
+    while (seen->unreadable) {
+        struct cg_unreadable *u = seen->unreadable;
+        seen->unreadable = u->next;
+        free(u);
+    }
+    seen->sequence = 0;
+}
+
+struct heads {
     struct cg_project *project;
     const char *volume;
-    struct cg_point *best;     /* owned */
-    char bad[CG_PART_MAX + 1]; /* the newest name of those that can't be read */
-    int bad_result;
-    struct cg_error bad_why;
+    cg_head_fn *fn; /* may be NULL */
+    void *opaque;
+    struct cg_point *best; /* owned */
+    struct cg_seen seen;   /* owned */
 };
 
-static int look_latest(void *opaque, const char *name, struct cg_error *err)
+static int note_unreadable(struct heads *h, const char *name, int r, const struct cg_error *why,
+                           struct cg_error *err)
 {
-    struct latest *l = opaque;
-    struct cg_point *head;
-    struct cg_error why;
+    struct cg_unreadable *u = malloc(sizeof *u);
 
-    (void)err;
-    int r = cg_project_head(l->project, l->volume, name, &head, &why);
-    if (r == -ENOENT)
-        return 0; /* removed meanwhile */
-    if (r < 0) {
-        if (!l->bad[0] || strverscmp(name, l->bad) > 0) {
-            snprintf(l->bad, sizeof l->bad, "%s", name);
-            l->bad_result = r;
-            l->bad_why = why;
-        }
-        return 0;
-    }
-    if (l->best && l->best->sequence >= head->sequence) {
-        cg_point_free(head);
-        return 0;
-    }
-    cg_point_free(l->best);
-    l->best = head;
+    if (!u)
+        return cg_error_set(err, ENOMEM, "look at the points");
+    snprintf(u->name, sizeof u->name, "%s", name);
+    u->result = r;
+    u->why = *why;
+    u->next = h->seen.unreadable;
+    h->seen.unreadable = u;
     return 0;
 }
 
-int cg_project_latest(struct cg_project *p, const char *volume, struct cg_point **ret_head,
-                      uint64_t *ret_sequence, struct cg_error *err)
+static int look_at_head(void *opaque, const char *name, struct cg_error *err)
 {
-    struct latest l = { .project = p, .volume = volume };
+    struct heads *h = opaque;
+    struct cg_point *head;
+    struct cg_error why;
 
-    int r = cg_project_points(p, volume, look_latest, &l, err);
-    if (ret_sequence)
-        *ret_sequence = l.best ? l.best->sequence : 0;
-    if (r == 0 && l.bad[0] && (!l.best || strverscmp(l.bad, l.best->name) > 0))
-        r = cg_error_say(err, -l.bad_result, "%s", l.bad_why.message);
-    else if (r == 0 && !l.best)
-        r = no_point(p, volume, "latest", err);
+    int r = cg_project_head(h->project, h->volume, name, &head, &why);
+    if (r == -ENOENT)
+        return 0; /* removed meanwhile */
+    if (r == -ENOMEM)
+        return cg_error_set(err, ENOMEM, "look at the points");
     if (r < 0) {
-        cg_point_free(l.best);
-        return r;
+        r = note_unreadable(h, name, r, &why, err);
+        return r == 0 && h->fn ? h->fn(h->opaque, name, NULL, why.message, err) : r;
     }
-    *ret_head = l.best;
-    return 0;
+    r = h->fn ? h->fn(h->opaque, name, head, NULL, err) : 0;
+    h->seen.sequence = cg_max(h->seen.sequence, head->sequence);
+    if (h->best &&
+        (h->best->sequence > head->sequence ||
+         (h->best->sequence == head->sequence && strverscmp(h->best->name, head->name) > 0))) {
+        cg_point_free(head);
+    } else {
+        cg_point_free(h->best);
+        h->best = head;
+    }
+    return r;
+}
+
+/* The newest, by name, of the unreadable points that may have come after the best. */
+static const struct cg_unreadable *doubt(const struct heads *h)
+{
+    const struct cg_unreadable *newest = NULL;
+
+    for (const struct cg_unreadable *u = h->seen.unreadable; u; u = u->next) {
+        if (h->best &&
+            (strverscmp(u->name, h->best->name) < 0 || cg_point_supersedes(h->best, u->name)))
+            continue;
+        if (!newest || strverscmp(u->name, newest->name) > 0)
+            newest = u;
+    }
+    return newest;
+}
+
+int cg_project_heads(struct cg_project *p, const char *volume, cg_head_fn *fn, void *opaque,
+                     struct cg_point **ret_latest, struct cg_seen *ret_seen, struct cg_error *err)
+{
+    struct heads h = { .project = p, .volume = volume, .fn = fn, .opaque = opaque };
+
+    int r = cg_project_points(p, volume, look_at_head, &h, err);
+    const struct cg_unreadable *u = doubt(&h);
+    if (r == 0 && u)
+        r = cg_error_say(err, -u->result, "%s", u->why.message);
+    else if (r == 0 && !h.best)
+        r = no_point(p, volume, "latest", err);
+    if (r == 0)
+        *ret_latest = h.best;
+    else
+        cg_point_free(h.best);
+    if (ret_seen)
+        *ret_seen = h.seen;
+    else
+        cg_seen_clear(&h.seen);
+    return r;
+}
+
+int cg_project_latest(struct cg_project *p, const char *volume, struct cg_point **ret_head,
+                      struct cg_error *err)
+{
+    return cg_project_heads(p, volume, NULL, NULL, ret_head, NULL, err);
 }

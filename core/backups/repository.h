@@ -73,11 +73,37 @@ int cg_project_point(struct cg_project *project, const char *volume, const char 
 int cg_project_head(struct cg_project *project, const char *volume, const char *name,
                     struct cg_point **ret_point, struct cg_error *err);
 
+/* A point that can't be read, and why. */
+struct cg_unreadable {
+    char name[CG_PART_MAX + 1];
+    int result;
+    struct cg_error why;
+    struct cg_unreadable *next;
+};
+
+/* What was seen of a volume's points. */
+struct cg_seen {
+    uint64_t sequence; /* the highest; 0 for none */
+    struct cg_unreadable *unreadable;
+};
+
+void cg_seen_clear(struct cg_seen *seen);
+
 /* The head of the point with the highest sequence.  A point that can't be read is passed over if
- * its name is of an earlier time than the one found, else it's the error.  -ENOENT: no points.
- * ret_sequence (may be NULL) gets the highest sequence seen, also after an error (0 for none). */
+ * its name is of an earlier time than the one found, or that one supersedes it; else it's the
+ * error.  -ENOENT: no points. */
 int cg_project_latest(struct cg_project *project, const char *volume, struct cg_point **ret_head,
-                      uint64_t *ret_sequence, struct cg_error *err);
+                      struct cg_error *err);
+
+/* Called for each point of a volume: its head, or why it can't be read.  Returning non-zero ends
+ * the listing with that result. */
+typedef int cg_head_fn(void *opaque, const char *name, const struct cg_point *head, const char *why,
+                       struct cg_error *err);
+
+/* As cg_project_latest, and calls fn (may be NULL) on the way.  ret_seen (may be NULL) is filled
+ * also after an error: cg_seen_clear it. */
+int cg_project_heads(struct cg_project *project, const char *volume, cg_head_fn *fn, void *opaque,
+                     struct cg_point **ret_latest, struct cg_seen *ret_seen, struct cg_error *err);
 
 /* What is recorded as damaged, by kind: damaged objects are relied on by no backup. */
 int cg_project_damaged(struct cg_project *project, enum cg_object_kind kind,

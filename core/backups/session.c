@@ -23,6 +23,7 @@
 
 #define BEGIN_TRIES 5
 #define NAME_TRIES 1000
+#define SEQUENCE_GAP 1000 /* left for points that can't be read but perhaps come back */
 #define PATH (3 * (CG_PART_MAX + 1) + 32)
 
 struct pinned {
@@ -37,7 +38,8 @@ struct cg_session {
     char volume[CG_PART_MAX + 1];
     char id[CG_SESSION_ID + 1];
     uint32_t era;
-    uint64_t sequence; /* the highest of the volume so far */
+    struct cg_seen seen; /* the volume's points */
+    bool doubt;          /* which of them is the latest */
     struct pinned *pinned;
     struct cg_point *base; /* one of pinned, or NULL */
     char no_base[256];
@@ -101,11 +103,12 @@ static int choose_pin(void *opaque, const char *volume, struct cg_error *err)
     bool own = strcmp(volume, s->volume) == 0;
     struct cg_point *head;
 
-    int r = cg_project_latest(s->project, volume, &head, own ? &s->sequence : NULL, err);
+    int r = cg_project_heads(s->project, volume, NULL, NULL, &head, own ? &s->seen : NULL, err);
     if (r == -ENOMEM)
         return r;
     if (r < 0) {
         /* What can't be read isn't relied on. */
+        s->doubt = s->doubt || own;
         if (own)
             snprintf(s->no_base, sizeof s->no_base, "the last point can't be read: %.200s",
                      err->message);
@@ -272,6 +275,7 @@ void cg_session_end(struct cg_session *s)
     cg_refs_free(s->known);
     cg_refs_free(s->mended_chunks);
     cg_refs_free(s->mended_pages);
+    cg_seen_clear(&s->seen);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -476,6 +480,36 @@ static void strike_mended(struct cg_session *s)
         cg_project_strike(s->project, CG_OBJECT_PAGE, cg_refs_at(s->mended_pages, i), NULL);
 }
 
+static int newest_first(const void *a, const void *b)
+{
+    return -strverscmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Which unreadable points this one comes after though its name says otherwise: the clock was set
+ * back.  If there are too many, the others stay in the way until they are deleted. */
+static int supersede(struct cg_session *s, struct cg_point *point, struct cg_error *err)
+{
+    size_t count = 0, n = 0;
+    int r = 0;
+
+    for (const struct cg_unreadable *u = s->seen.unreadable; u; u = u->next)
+        count++;
+    CG_CLEANUP(cg_free) char *memory = malloc((count + 1) * sizeof(char *));
+    const char **names = (const char **)memory;
+    json_decref(point->superseded);
+    point->superseded = json_array();
+    if (!names || !point->superseded)
+        return cg_error_set(err, ENOMEM, "write the point");
+    for (const struct cg_unreadable *u = s->seen.unreadable; u; u = u->next) {
+        if (strverscmp(u->name, point->name) > 0)
+            names[n++] = u->name;
+    }
+    qsort(names, n, sizeof *names, newest_first);
+    for (size_t i = 0; r == 0 && i < cg_min(n, CG_POINT_SUPERSEDED); i++)
+        r = json_array_append_new(point->superseded, json_string(names[i]));
+    return r < 0 ? cg_error_set(err, ENOMEM, "write the point") : 0;
+}
+
 int cg_session_commit(struct cg_session *s, struct cg_point *point, struct cg_error *err)
 {
     int r = s->store->ops->session_sync(s->open, err);
@@ -491,11 +525,13 @@ int cg_session_commit(struct cg_session *s, struct cg_point *point, struct cg_er
     snprintf(point->tool, sizeof point->tool, "cowgate " PACKAGE_VERSION);
     snprintf(point->session, sizeof point->session, "%s", s->id);
     point->era = s->era;
-    point->sequence = s->sequence + 1;
+    point->sequence = s->seen.sequence + 1 + (s->doubt ? SEQUENCE_GAP : 0);
     r = -EEXIST;
     for (unsigned i = 1; i < NAME_TRIES && r == -EEXIST; i++) {
         cg_point_name(point->time, i, point->name);
-        r = commit_as(s, point, err);
+        r = supersede(s, point, err);
+        if (r == 0)
+            r = commit_as(s, point, err);
     }
     if (r == -EEXIST)
         return cg_error_say(err, EEXIST, "all names of a point at this second are taken");

@@ -149,7 +149,7 @@ static int ask_latest(void *opaque, const char *volume, struct cg_error *err)
     struct latest_of *l = opaque;
     struct cg_point *head;
 
-    int r = cg_project_latest(l->project, volume, &head, NULL, err);
+    int r = cg_project_latest(l->project, volume, &head, err);
     if (r == -ENOENT)
         return 0;
     if (r < 0)

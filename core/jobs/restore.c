@@ -192,7 +192,7 @@ static int open_point(struct restore *x, struct cg_repository *repository,
         return r;
     if (strcmp(name->part[2], "latest") != 0)
         return cg_project_point(x->project, name->part[1], name->part[2], &x->point, err);
-    r = cg_project_latest(x->project, name->part[1], &head, NULL, err);
+    r = cg_project_latest(x->project, name->part[1], &head, err);
     if (r < 0)
         return r;
     r = cg_project_point(x->project, name->part[1], head->name, &x->point, err);

@@ -197,7 +197,7 @@ static int check_points(struct verify *v, struct cg_error *err)
         return check_volume(v, n->part[1], err);
     if (strcmp(n->part[2], "latest") != 0)
         return check_point(&volume, n->part[2], err);
-    int r = cg_project_latest(v->project, n->part[1], &head, NULL, err);
+    int r = cg_project_latest(v->project, n->part[1], &head, err);
     if (r == 0) {
         r = check_point(&volume, head->name, err);
         cg_point_free(head);

@@ -232,6 +232,49 @@ static void test_unseen_point(void **state)
     assert_int_equal(lab_verify(lab, "backups", damaged, sizeof damaged), 1);
 }
 
+static int find_latest(void *opaque, const struct cg_entry *entry, struct cg_error *err)
+{
+    (void)err;
+    if (strcmp(entry->name, "latest") == 0)
+        snprintf(opaque, 256, "%s", entry->description);
+    return 0;
+}
+
+/* A bit of the newest point's sequence, or all of it, never makes an older one the latest; and
+ * listing says what opening says. */
+static void test_never_an_older_point(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result res;
+    struct cg_space *space;
+    struct cg_name n;
+    struct cg_error err;
+    char command[1024], listed[256] = "";
+    static const char *const edits[] = { "s/sequence\": 3/sequence\": 1/",
+                                         "s/sequence\": 3/sequence\": 2/", "s/format/fXrmat/" };
+
+    lab_backup(lab, "web", "acme", "web", &res);
+    lab_backup(lab, "web", "acme", "web", &res);
+    assert_int_equal(cg_backups_space(lab->repo, &space, &err), 0);
+    assert_int_equal(cg_name_parse_prefix("backups/acme/web", &n, &err), 0);
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        snprintf(command, sizeof command,
+                 "cd %s/acme/points/web && cp -p %s ../kept && sed -i '%s' %s", lab->dir,
+                 strrchr(res.point, '/') + 1, edits[i], strrchr(res.point, '/') + 1);
+        assert_int_equal(system(command), 0);
+        assert_int_equal(read_latest(lab, &err), -EIO);
+        assert_non_null(strstr(err.message, strrchr(res.point, '/') + 1));
+        assert_int_equal(cg_space_list(space, &n, find_latest, listed, &err), 0);
+        assert_non_null(strstr(listed, "isn't a sound point"));
+        snprintf(command, sizeof command, "cd %s/acme/points && mv kept web/%s", lab->dir,
+                 strrchr(res.point, '/') + 1);
+        assert_int_equal(system(command), 0);
+    }
+    assert_int_equal(cg_space_list(space, &n, find_latest, listed, &err), 0);
+    assert_non_null(strstr(listed, strrchr(res.point, '/') + 1));
+    cg_space_free(space);
+}
+
 /* A point copied over another, or into another volume, isn't taken for it. */
 static void test_copied_point(void **state)
 {
@@ -275,6 +318,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_heal_incremental_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unseen_page, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unseen_point, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_never_an_older_point, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copied_point, setup, teardown),
         cmocka_unit_test_setup_teardown(test_swapped_objects, setup, teardown),
     };

@@ -445,6 +445,49 @@ static void test_name_in_trash(void **state)
     cg_repository_close(repo);
 }
 
+static void latest_is(struct lab *lab, const char *point)
+{
+    struct cg_project *project;
+    struct cg_point *head;
+    struct cg_error err;
+
+    assert_int_equal(cg_repository_project(lab->repo, "acme", false, &project, &err), 0);
+    int r = cg_project_latest(project, "web", &head, &err);
+    if (!point) {
+        assert_int_equal(r, -EIO);
+        return;
+    }
+    if (r < 0)
+        fail_msg("%s", err.message);
+    assert_string_equal(head->name, point);
+    cg_point_free(head);
+}
+
+/* The clock was set back, and what came before can't be read: the next point says that it comes
+ * after it, and does so also when it can be read again. */
+static void test_clock_set_back(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_error err;
+    char name[CG_PART_MAX + 1], last[CG_PART_MAX + 1];
+
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(commit_at(lab->repo, 2000000000 + i, name, &err), 0);
+        latest_is(lab, name);
+    }
+    sh(lab, "sed -i s/format/fXrmat/ points/web/20330518T03332[12]Z");
+    latest_is(lab, NULL);
+    assert_int_equal(commit_at(lab->repo, 1000000000, last, &err), 0);
+    latest_is(lab, last);
+    assert_int_equal(commit_at(lab->repo, 1000000001, last, &err), 0);
+    latest_is(lab, last);
+    sh(lab, "sed -i s/fXrmat/format/ points/web/20330518T03332[12]Z");
+    latest_is(lab, last);
+    /* Without the newest, nobody knows what comes after what. */
+    sh(lab, "sed -i s/format/fXrmat/ points/web/20010909T014641Z");
+    latest_is(lab, NULL);
+}
+
 static int damaged_hold(struct cg_project *project, const char *point, const char *uuid)
 {
     struct cg_error err;
@@ -492,6 +535,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_hold_and_delete, setup, teardown),
         cmocka_unit_test_setup_teardown(test_name_in_trash, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_hold, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_clock_set_back, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
