@@ -2,7 +2,7 @@
 # ./run, which sets the paths to what was built.
 TEST_EXTENSIONS = .sh
 LOG_COMPILER = ./run
-SH_LOG_COMPILER = ./run timeout --kill-after=20 600 bash
+SH_LOG_COMPILER = ./run timeout --kill-after=20 300 bash
 AM_TESTS_ENVIRONMENT = RUN_VALGRIND='$(RUN_VALGRIND)'; export RUN_VALGRIND;
 
 unit_tests =
@@ -11,6 +11,11 @@ unit_ldadd = core/libcowgate.la $(CMOCKA_LIBS)
 EXTRA_DIST += tests/functions.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp
 
 include tests/fuzz/local.mk
+check_LTLIBRARIES += tests/no-freelocale.la
+tests_no_freelocale_la_SOURCES = tests/no-freelocale.c
+tests_no_freelocale_la_CFLAGS = -std=gnu17 -D_GNU_SOURCE
+tests_no_freelocale_la_LDFLAGS = -module -avoid-version -shared -rpath /nowhere
+
 include tests/unit/local.mk
 include tests/unit/volumes.mk
 include tests/unit/backups.mk
