@@ -38,6 +38,50 @@ static int create_keys(struct cg_store *store, const char *name, const char *pat
     return r == -EEXIST ? 0 : r; /* another was faster: its keys count */
 }
 
+static int found(void *opaque, const char *name, struct cg_error *err)
+{
+    (void)opaque;
+    (void)name;
+    (void)err;
+    return 1;
+}
+
+int cg_project_used(struct cg_store *store, const char *name, struct cg_error *err)
+{
+    static const char *const levels[] = { "points", "chunks", "pages", "trash" };
+    char path[PATH];
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < sizeof levels / sizeof *levels; i++) {
+        snprintf(path, sizeof path, "%s/%s", name, levels[i]);
+        r = store->ops->list(store, path, found, NULL, err);
+        if (r == -ENOENT || r == -ENOTDIR)
+            r = 0;
+    }
+    return r;
+}
+
+/* Reads project.json. What is in the project stands on its keys: where there is something, new ones
+ * would only hide that they are lost. */
+static int read_keys(struct cg_store *store, const char *name, const char *path, char **ret_text,
+                     size_t *ret_len, struct cg_error *err)
+{
+    int r = cg_store_read(store, path, SMALL_FILE, ret_text, ret_len, err);
+    if (r != -ENOENT)
+        return r;
+    r = cg_project_used(store, name, err);
+    if (r <= 0)
+        return r < 0 ? r : -ENOENT;
+    /* Unless somebody has just made the project: its keys were there first. */
+    r = cg_store_read(store, path, SMALL_FILE, ret_text, ret_len, err);
+    if (r != -ENOENT)
+        return r;
+    return cg_error_say(err, EIO,
+                        "%s is missing: nothing of the project can be read without it;"
+                        " put it back from a copy",
+                        path);
+}
+
 int cg_project_open(struct cg_repository *repo, const char *name, bool create,
                     struct cg_project **ret_project, struct cg_error *err)
 {
@@ -47,7 +91,7 @@ int cg_project_open(struct cg_repository *repo, const char *name, bool create,
     size_t len;
 
     snprintf(path, sizeof path, "%s/" CG_PROJECT_FILE, name);
-    int r = cg_store_read(store, path, SMALL_FILE, &text, &len, err);
+    int r = read_keys(store, name, path, &text, &len, err);
     if (r == -ENOENT && create) {
         r = create_keys(store, name, path, err);
         if (r == 0)
@@ -217,14 +261,6 @@ int cg_project_points(struct cg_project *p, const char *volume, cg_store_list_fn
     if (r == -ENOENT)
         return cg_error_say(err, ENOENT, "there is no backup of %s/%s", p->name, volume);
     return r;
-}
-
-static int found(void *opaque, const char *name, struct cg_error *err)
-{
-    (void)opaque;
-    (void)name;
-    (void)err;
-    return 1;
 }
 
 static int list_volume(void *opaque, const char *name, struct cg_error *err)

@@ -16,6 +16,9 @@ struct cg_project {
 /* Reads the project's keys; makes project and keys if there are none and create is true. */
 int cg_project_open(struct cg_repository *repo, const char *name, bool create,
                     struct cg_project **ret_project, struct cg_error *err);
+
+/* 1 if there are points or objects of a project of that name, whether it has keys or not. */
+int cg_project_used(struct cg_store *store, const char *name, struct cg_error *err);
 void cg_project_free(struct cg_project *project);
 
 #endif

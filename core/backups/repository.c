@@ -284,6 +284,8 @@ static int list_project(void *opaque, const char *name, struct cg_error *err)
         return 0;
     snprintf(path, sizeof path, "%s/" CG_PROJECT_FILE, name);
     int r = l->repo->store->ops->get(l->repo->store, path, &byte, 1, &len, NULL, err);
+    if (r == -ENOENT)
+        r = cg_project_used(l->repo->store, name, err) == 1 ? 1 : -ENOENT;
     if (r == -ENOENT || r == -ENOTDIR)
         return 0;
     /* A project that can't be read is listed all the same: opening it says why. */

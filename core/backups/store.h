@@ -38,7 +38,7 @@ struct cg_store_ops {
 
     /* A writer's session in a project, open as long as this process lives and nobody revokes it.
      * volume is what it writes points of: -EBUSY if another live session does.  Also removes what
-     * dead sessions of the project left. */
+     * dead sessions left, in all projects, as far as it can. */
     int (*session_begin)(struct cg_store *store, const char *project, const char *volume,
                          const char *id, struct cg_store_session **ret_session,
                          struct cg_error *err);

@@ -83,33 +83,47 @@ static bool is_tmp(const char *name, char id[static CG_PART_MAX + 1])
 }
 
 /* Removes a session's file if its process is dead: that revokes it. */
-static int sweep_session(struct dir_session *s, const char *path, struct cg_error *err)
+static void sweep_session(int top, const char *path)
 {
-    CG_CLEANUP(cg_close) int fd = openat(s->top, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0)
-        return errno == ENOENT ? 0 : cg_error_set(err, errno, "open %s", path);
-    int r = try_lock(fd);
-    if (r < 0)
-        return cg_error_set(err, -r, "lock %s", path);
-    if (r == 0)
-        return 0;
-    if (unlinkat(s->top, path, 0) < 0 && errno != ENOENT)
-        return cg_error_set(err, errno, "remove %s", path);
-    return 0;
+    CG_CLEANUP(cg_close) int fd = openat(top, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd >= 0 && try_lock(fd) == 1)
+        unlinkat(top, path, 0);
 }
+
+struct sweep {
+    struct cg_store *store;
+    const char *project;
+};
 
 static int sweep_one(void *opaque, const char *name, struct cg_error *err)
 {
-    struct dir_session *s = opaque;
+    const struct sweep *w = opaque;
+    int top = ((struct cg_store_dir *)w->store)->fd;
     char path[PATH_MAX], id[CG_PART_MAX + 1];
 
-    snprintf(path, sizeof path, "%s/sessions/%s", s->project, name);
+    (void)err;
+    snprintf(path, sizeof path, "%s/sessions/%s", w->project, name);
     if (!is_tmp(name, id))
-        return sweep_session(s, path, err);
-    int r = cg_store_dir_session_alive(s->session.store, s->project, id, err);
-    if (r != 0)
-        return r < 0 ? r : 0;
-    return cg_tree_remove(s->top, path, err);
+        sweep_session(top, path);
+    else if (cg_store_dir_session_alive(w->store, w->project, id, NULL) == 0)
+        cg_tree_remove(top, path, NULL);
+    return 0;
+}
+
+/* Removes what dead sessions left in a project.  What can't be removed, or is no session, stays:
+ * it's no reason not to back up. */
+static int sweep_project(void *opaque, const char *project, struct cg_error *err)
+{
+    struct sweep w = { opaque, project };
+    char path[PATH_MAX];
+
+    (void)err;
+    if (!cg_name_part_valid(project))
+        return 0;
+    snprintf(path, sizeof path, "%s/sessions", project);
+    cg_store_dir_list(w.store, path, sweep_one, &w, NULL);
+    return 0;
 }
 
 static int lock_volume(struct dir_session *s, const char *volume, struct cg_error *err)
@@ -176,7 +190,7 @@ int cg_store_dir_session_begin(struct cg_store *store, const char *project, cons
     r = lock_volume(s, volume, err);
     if (r < 0)
         goto fail;
-    r = cg_store_dir_list(store, sessions, sweep_one, s, err);
+    r = cg_store_dir_list(store, ".", sweep_project, store, err);
     if (r < 0)
         goto fail;
     r = create_file(s, err);

@@ -93,11 +93,16 @@ bool cg_backup_source_base(const struct cg_backup_source *s, const struct cg_poi
 /* Snapshots of the source that may be ours. */
 struct strays {
     struct cg_repository *repo;
-    char stem[2 * CG_PART_MAX]; /* VOLUME@cowgate-REPOSITORY- */
+    char stem[2 * CG_PART_MAX]; /* cowgate-REPOSITORY- */
+    /* Whether some point that may be a latest one can't be read, and why. */
+    bool unsure;
+    struct cg_error why;
     size_t count, allocated;
     struct stray {
+        char volume[CG_PART_MAX + 1];
         char session[CG_SESSION_ID + 1];
         bool needed;
+        bool named; /* by a point that can be read */
     } * v;
 };
 
@@ -106,7 +111,7 @@ static int find_stray(void *opaque, const struct cg_entry *entry, struct cg_erro
     struct strays *s = opaque;
     const char *at = strchr(entry->name, '@');
 
-    if (!at || strncmp(entry->name, s->stem, strlen(s->stem)) != 0 ||
+    if (!at || at - entry->name > CG_PART_MAX || strncmp(at + 1, s->stem, strlen(s->stem)) != 0 ||
         strlen(at + strlen("@" PREFIX)) != CG_SESSION_ID)
         return 0;
     if (s->count == s->allocated) {
@@ -118,8 +123,9 @@ static int find_stray(void *opaque, const struct cg_entry *entry, struct cg_erro
         s->allocated = n;
     }
     struct stray *stray = &s->v[s->count++];
+    *stray = (struct stray){ .needed = false };
+    memcpy(stray->volume, entry->name, (size_t)(at - entry->name));
     strcpy(stray->session, at + strlen("@" PREFIX));
-    stray->needed = false;
     return 0;
 }
 
@@ -139,36 +145,102 @@ static int ask_session(void *opaque, const char *project, struct cg_error *err)
     return 0;
 }
 
-struct latest_of {
+/* What the points of a volume need. */
+struct asked {
     struct strays *strays;
     struct cg_project *project;
 };
 
-static int ask_latest(void *opaque, const char *volume, struct cg_error *err)
+/* The stray that the point names, or NULL. */
+static struct stray *named_by(struct strays *s, const struct cg_point *head)
 {
-    struct latest_of *l = opaque;
-    struct cg_point *head;
-
-    int r = cg_project_latest(l->project, volume, &head, err);
-    if (r == -ENOENT)
-        return 0;
-    if (r < 0)
-        return r; /* it may need any of them */
-    for (size_t i = 0; i < l->strays->count; i++) {
-        if (strncmp(head->source.snapshot, PREFIX, strlen(PREFIX)) == 0 &&
-            strcmp(head->source.snapshot + strlen(PREFIX), l->strays->v[i].session) == 0)
-            l->strays->v[i].needed = true;
+    if (strncmp(head->source.snapshot, PREFIX, strlen(PREFIX)) != 0)
+        return NULL;
+    for (size_t i = 0; i < s->count; i++) {
+        if (strcmp(head->source.snapshot + strlen(PREFIX), s->v[i].session) == 0)
+            return &s->v[i];
     }
+    return NULL;
+}
+
+static int ask_head(void *opaque, const char *name, const struct cg_point *head, const char *why,
+                    struct cg_error *err)
+{
+    struct asked *a = opaque;
+    struct stray *stray = head ? named_by(a->strays, head) : NULL;
+
+    (void)name;
+    (void)why;
+    (void)err;
+    if (stray)
+        stray->named = true;
+    return 0;
+}
+
+/* A failure that leaves open what some point needs. */
+static int unsure(struct strays *s, int r, const struct cg_error *why, struct cg_error *err)
+{
+    if (r == -ENOMEM)
+        return cg_error_set(err, ENOMEM, "look for what needs old snapshots");
+    if (r < 0 && r != -ENOENT && !s->unsure) {
+        s->unsure = true;
+        s->why = *why;
+    }
+    return 0;
+}
+
+static int ask_volume(void *opaque, const char *volume, struct cg_error *err)
+{
+    struct asked *a = opaque;
+    struct cg_point *head;
+    struct cg_error why;
+
+    int r = cg_project_heads(a->project, volume, ask_head, a, &head, NULL, &why);
+    if (r < 0)
+        return unsure(a->strays, r, &why, err);
+    struct stray *stray = named_by(a->strays, head);
+    if (stray)
+        stray->needed = true;
     cg_point_free(head);
     return 0;
 }
 
 static int ask_points(void *opaque, const char *project, struct cg_error *err)
 {
-    struct latest_of l = { .strays = opaque };
+    struct asked a = { .strays = opaque };
+    struct cg_error why;
 
-    int r = cg_repository_project(l.strays->repo, project, false, &l.project, err);
-    return r < 0 ? r : cg_project_volumes(l.project, ask_latest, &l, err);
+    int r = cg_repository_project(a.strays->repo, project, false, &a.project, &why);
+    if (r == 0)
+        r = cg_project_volumes(a.project, ask_volume, &a, &why);
+    return unsure(a.strays, r, &why, err);
+}
+
+/* Removes those that nobody needs.  A latest point that can't be read may need any that no other
+ * point names; one that such a point names has been superseded by its successor. */
+static int remove_strays(struct strays *s, struct cg_space *space, struct cg_name *name,
+                         struct cg_error *err)
+{
+    unsigned part = name->parts - 1;
+    struct cg_error why;
+    int result = 0;
+
+    for (size_t i = 0; i < s->count; i++) {
+        struct stray *stray = &s->v[i];
+        if (stray->needed)
+            continue;
+        if (s->unsure && !stray->named) {
+            if (result == 0)
+                result = cg_error_say(err, EIO, "%s", s->why.message);
+            continue;
+        }
+        strcpy(name->part[part], stray->volume);
+        snprintf(name->snapshot, sizeof name->snapshot, PREFIX "%s", stray->session);
+        int r = cg_space_remove(space, name, 0, &why);
+        if (r < 0 && r != -ENOENT && result == 0)
+            result = cg_error_say(err, -r, "%s", why.message);
+    }
+    return result;
 }
 
 int cg_backup_source_sweep(const struct cg_backup_source *source, struct cg_repository *repo,
@@ -179,8 +251,7 @@ int cg_backup_source_sweep(const struct cg_backup_source *source, struct cg_repo
 
     if (!source->space || name.parts == 0 || name.space == CG_NAME_BACKUPS)
         return 0;
-    snprintf(s.stem, sizeof s.stem, "%s@" PREFIX "%.*s-", name.part[name.parts - 1], REPOSITORY,
-             cg_repository_uuid(repo));
+    snprintf(s.stem, sizeof s.stem, PREFIX "%.*s-", REPOSITORY, cg_repository_uuid(repo));
     prefix.snapshot[0] = '\0';
     prefix.parts--;
     int r = cg_space_list(source->space, &prefix, find_stray, &s, err);
@@ -189,14 +260,8 @@ int cg_backup_source_sweep(const struct cg_backup_source *source, struct cg_repo
         r = cg_repository_projects(repo, ask_session, &s, err);
     if (r == 0 && s.count > 0)
         r = cg_repository_projects(repo, ask_points, &s, err);
-    for (size_t i = 0; r == 0 && i < s.count; i++) {
-        if (s.v[i].needed)
-            continue;
-        snprintf(name.snapshot, sizeof name.snapshot, PREFIX "%s", s.v[i].session);
-        r = cg_space_remove(source->space, &name, 0, err);
-        if (r == -ENOENT)
-            r = 0;
-    }
+    if (r == 0)
+        r = remove_strays(&s, source->space, &name, err);
     free(s.v);
     return r;
 }
