@@ -104,6 +104,12 @@ h.shutdown()' "$1" "$2"
 # uri SOCKET [NAME]: the URI of an export, or of the server.
 uri() { echo "nbd+unix:///${2-}?socket=$1"; }
 
+# other_boot: what is on tmpfs is gone and the boot's id is another; nothing may run.
+other_boot() {
+    find "$COWGATE_RUN" -mindepth 1 -delete
+    find "$COWGATE_ROOT/pool" -name lock -size +0 -exec sed -i 's/"boot":"......../"boot":"ffffffff/' {} +
+}
+
 # stop PID: ends it with SIGTERM and waits.
 stop() {
     kill "$1" 2>/dev/null || true

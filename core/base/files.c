@@ -238,6 +238,8 @@ int cg_run_dir(char *ret, size_t size, struct cg_error *err)
     const char *xdg = getenv("XDG_RUNTIME_DIR");
     int n;
 
+    if (own && *own && *own != '/') /* where it is has to be the same for every process */
+        return cg_error_say(err, EINVAL, "COWGATE_RUN is %s: it has to be an absolute path", own);
     if (own && *own)
         n = snprintf(ret, size, "%s", own);
     else if (geteuid() == 0 && is_tmpfs("/run"))

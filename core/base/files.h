@@ -39,8 +39,9 @@ int cg_tree_remove(int dirfd, const char *path, struct cg_error *err);
 
 /* The directory for sockets and working maps, made if missing (0700): $COWGATE_RUN, else
  * /run/cowgate for root if /run is a tmpfs, else $XDG_RUNTIME_DIR/cowgate if that is one, else
- * /dev/shm/cowgate-UID.  Always on tmpfs, so that it ends with the boot; -ENOTSUP if it isn't.
- * ret has room for the 107 bytes of a unix socket's path and more. */
+ * /dev/shm/cowgate-UID.  Always on tmpfs, so that it ends with the boot; -ENOTSUP if it isn't,
+ * -EINVAL if it isn't an absolute path. ret has room for the 107 bytes of a unix socket's path and
+ * more. */
 int cg_run_dir(char *ret, size_t size, struct cg_error *err);
 
 /* The file that a FUSE face over the directory mountpoint (a real path) holds a flock on for as

@@ -92,9 +92,20 @@ static int check_empty(struct cg_volume *v, struct cg_layer **layers, size_t fro
     return 0;
 }
 
+/* What a killed writer acknowledged is in its working map only. */
+static int follow(struct cg_volume *v, struct cg_layer *top, bool left, struct cg_error *err)
+{
+    bool found;
+
+    if (!left)
+        return 0;
+    int r = cg_layer_follow(top, v->run, &found, err);
+    return r < 0 || found ? r : cg_writer_lost(v->run, err);
+}
+
 /* Checks that the volume shows what this handle has been showing, and goes on with its chain of
  * now. */
-static int refresh_chain(struct cg_volume *v, struct cg_error *err)
+static int refresh_chain(struct cg_volume *v, bool left, struct cg_error *err)
 {
     struct cg_image *parent = cg_chain_parent(v->head);
     struct cg_layers *head = &v->json.head;
@@ -110,13 +121,13 @@ static int refresh_chain(struct cg_volume *v, struct cg_error *err)
     cg_layers_clear(&mine);
     if (at < 0 || head->size != cg_chain_size(v->head))
         return stale(v, err);
-    if (same)
-        return 0;
+    if (same) /* followed when it was opened; nobody has written it since */
+        return left && !cg_layer_left(cg_chain_top(v->head), v->run) ? cg_writer_lost(v->run, err)
+                                                                     : 0;
     r = cg_volume_open_layers(v->dirfd, head, true, &open, err);
     if (r < 0)
         return r;
-    /* What a killed writer acknowledged is in its working map only. */
-    r = cg_layer_follow(open[head->count - 1], v->run, err);
+    r = follow(v, open[head->count - 1], left, err);
     if (r == 0)
         r = check_empty(v, open, above, head->count, err);
     struct cg_chain *chain =
@@ -131,14 +142,14 @@ static int refresh_chain(struct cg_volume *v, struct cg_error *err)
 }
 
 /* For a change only, nothing is read: the parent isn't needed. */
-static int load_chain(struct cg_volume *v, struct cg_error *err)
+static int load_chain(struct cg_volume *v, bool left, struct cg_error *err)
 {
     struct cg_layer **open;
     int r = cg_volume_open_layers(v->dirfd, &v->json.head, true, &open, err);
 
     if (r < 0)
         return r;
-    r = cg_layer_follow(open[v->json.head.count - 1], v->run, err);
+    r = follow(v, open[v->json.head.count - 1], left, err);
     if (r == 0) {
         v->head = cg_chain_new(v->json.head.size, open, v->json.head.count, NULL);
         r = v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
@@ -154,7 +165,7 @@ int cg_volume_describe(struct cg_volume *v, bool brief, struct cg_error *err)
 
     if (r < 0)
         return r;
-    snprintf(writer.run, sizeof writer.run, "%s", v->run);
+    snprintf(writer.run, sizeof writer.run, "%s", v->maps ? v->run : "");
     snprintf(writer.socket, sizeof writer.socket, "%s", v->socket);
     return cg_writer_describe(v->lock_fd, &writer, err);
 }
@@ -178,9 +189,10 @@ static int start_control(struct cg_volume *v, struct cg_error *err)
 }
 
 /* A top layer that is read by somebody else gets another above it. */
-static int own_top(struct cg_volume *v, struct cg_error *err)
+static int own_top(struct cg_volume *v, bool left, struct cg_error *err)
 {
     struct cg_layer *top = cg_chain_top(v->head);
+    char uuid[CG_UUID_LEN + 1];
     struct cg_error ignored;
     int r = cg_layer_lock(top, LOCK_EX | LOCK_NB, err);
 
@@ -192,36 +204,73 @@ static int own_top(struct cg_volume *v, struct cg_error *err)
     }
     if (r != -EWOULDBLOCK)
         return r;
+    snprintf(uuid, sizeof uuid, "%s", cg_layer_uuid(top));
     r = cg_layer_lock(top, LOCK_SH, err); /* the attempt let go of it */
+    if (r == 0 && left)
+        r = cg_layer_settle(v->dirfd, uuid, v->run, err);
     if (r == 0)
-        r = cg_layer_settle(v->dirfd, cg_layer_uuid(top), v->run, err);
-    return r < 0 ? r : cg_change_push_locked(v, err);
+        r = cg_change_push_locked(v, err);
+    if (r == 0) /* it's sealed now */
+        cg_map_forget(v->dirfd, uuid, v->run);
+    return r;
+}
+
+/* What counts is on disk before the lock file says that no working map counts. */
+static int begin_brief(struct cg_volume *v, bool left, struct cg_error *err)
+{
+    const char *top = cg_layer_uuid(cg_chain_top(v->head));
+    int r = left ? cg_layer_settle(v->dirfd, top, v->run, err) : 0;
+
+    if (r < 0)
+        return r;
+    v->maps = false;
+    r = cg_volume_describe(v, true, err);
+    if (r == 0)
+        cg_map_forget(v->dirfd, top, v->run);
+    return r;
+}
+
+/* The working map is there before the lock file says that it counts. */
+static int begin_writing(struct cg_volume *v, bool left, struct cg_error *err)
+{
+    struct cg_error ignored;
+    int r = start_control(v, err);
+
+    if (r == 0)
+        r = own_top(v, left, err);
+    if (r < 0)
+        return r;
+    v->maps = true;
+    r = cg_volume_describe(v, false, err);
+    if (r < 0) { /* nobody may write into the top, this process neither */
+        atomic_store(&v->failed, r);
+        cg_layer_lock(cg_chain_top(v->head), LOCK_SH, &ignored);
+        return r;
+    }
+    atomic_store(&v->writing, true);
+    return 0;
 }
 
 static int begin_locked(struct cg_volume *v, struct cg_error *err)
 {
-    int r = cg_writer_run_dir(v->dirfd, v->run, err);
+    bool left;
+    int r = cg_writer_run_dir(v->dirfd, v->run, &left, err);
 
+    v->maps = r < 0 || left;
+    if (r == 0 && atomic_load(&v->failed) < 0)
+        r = cg_error_say(err, EIO, "it takes no writes until it's opened again");
     if (r == 0)
         r = cg_volume_json_read(v->dirfd, &v->json, NULL, err);
     if (r == 0)
-        r = v->head ? refresh_chain(v, err) : load_chain(v, err);
+        r = v->head ? refresh_chain(v, left, err) : load_chain(v, left, err);
     if (r < 0)
         return r;
+    if (!left) /* of a writer that had ended: it would be taken for the truth */
+        cg_map_forget(v->dirfd, cg_layer_uuid(cg_chain_top(v->head)), v->run);
     remove_unnamed(v);
     forget_sealed(v);
     cg_work_map_clean(v->run);
-    if (v->brief) {
-        r = cg_volume_describe(v, true, err);
-        return r < 0 ? r
-                     : cg_layer_settle(v->dirfd, cg_layer_uuid(cg_chain_top(v->head)), v->run, err);
-    }
-    r = start_control(v, err);
-    if (r == 0)
-        r = own_top(v, err);
-    if (r == 0)
-        atomic_store(&v->writing, true);
-    return r;
+    return v->brief ? begin_brief(v, left, err) : begin_writing(v, left, err);
 }
 
 /* *ret_control: to be stopped after a failure, without the lock. */
@@ -240,6 +289,8 @@ static int begin(struct cg_volume *v, struct cg_control **ret_control, struct cg
         *ret_control = v->control;
         v->control = NULL;
         cg_volume_json_clear(&v->json);
+        if (!v->maps) /* as it was */
+            cg_writer_clear(v->lock_fd);
         close(v->lock_fd);
         v->lock_fd = -1;
         return cg_error_prefix(err, r, "write %s", v->label);

@@ -474,7 +474,8 @@ static int ask(int dirfd, const struct cg_change *change, struct cg_layers *ret_
     struct cg_writer writer;
     json_t *answer = NULL;
 
-    cg_writer_read(dirfd, &writer);
+    if (cg_writer_read(dirfd, &writer, NULL) < 0)
+        writer.socket[0] = '\0';
     if (!*writer.socket)
         return cg_error_say(err, ECONNRESET, "the writer has no socket");
     json_t *request =

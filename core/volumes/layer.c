@@ -171,9 +171,14 @@ int cg_layer_lock(struct cg_layer *layer, int operation, struct cg_error *err)
     return 0;
 }
 
-int cg_layer_follow(struct cg_layer *layer, const char *run, struct cg_error *err)
+int cg_layer_follow(struct cg_layer *layer, const char *run, bool *ret_found, struct cg_error *err)
 {
-    return cg_map_follow(layer->map, run, err);
+    return cg_map_follow(layer->map, run, ret_found, err);
+}
+
+bool cg_layer_left(struct cg_layer *layer, const char *run)
+{
+    return cg_map_left(layer->map, run);
 }
 
 int cg_layer_begin(struct cg_layer *layer, const char *run, struct cg_error *err)
@@ -207,7 +212,7 @@ int cg_layer_settle(int dirfd, const char *uuid, const char *run, struct cg_erro
     if (cg_map_left(layer->map, run)) {
         r = cg_layer_begin(layer, run, err);
         if (r == 0)
-            r = cg_layer_end(layer, err);
+            r = cg_layer_flush(layer, err);
     }
     cg_layer_unref(layer);
     return r;

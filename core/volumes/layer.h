@@ -34,13 +34,18 @@ uint64_t cg_layer_size(struct cg_layer *layer);
  * is an ordinary answer, after which nothing is locked. */
 int cg_layer_lock(struct cg_layer *layer, int operation, struct cg_error *err);
 
-/* Goes on, for reading, with what a writer that died in this boot left. */
-int cg_layer_follow(struct cg_layer *layer, const char *run, struct cg_error *err);
+/* Goes on, for reading, with what a writer that died in this boot left; false in *ret_found if
+ * there is nothing. */
+int cg_layer_follow(struct cg_layer *layer, const char *run, bool *ret_found, struct cg_error *err);
+
+/* True if a writer's working map of the layer is there. */
+bool cg_layer_left(struct cg_layer *layer, const char *run);
 
 /* Makes the layer writable, going on where a dead writer stopped. */
 int cg_layer_begin(struct cg_layer *layer, const char *run, struct cg_error *err);
 
-/* Makes durable what a writer that died in this boot left, without becoming a writer. */
+/* Makes durable what a writer that died in this boot left, without becoming a writer.  The working
+ * map stays: it's for the caller to say that it doesn't count any more, and to remove it. */
 int cg_layer_settle(int dirfd, const char *uuid, const char *run, struct cg_error *err);
 
 /* Flushes and ends writing: the map file is the truth from here on. */

@@ -192,7 +192,7 @@ static struct cg_work_map_id work_id(struct cg_map *map, const char *run, const 
                                     .windows = map->windows };
 }
 
-int cg_map_follow(struct cg_map *map, const char *run, struct cg_error *err)
+int cg_map_follow(struct cg_map *map, const char *run, bool *ret_found, struct cg_error *err)
 {
     struct stat st;
 
@@ -201,6 +201,7 @@ int cg_map_follow(struct cg_map *map, const char *run, struct cg_error *err)
     struct cg_work_map_id id = work_id(map, run, &st);
     struct cg_work_map *work;
     int r = cg_work_map_open(&id, false, NULL, &work, err);
+    *ret_found = r != -ENOENT;
     if (r == -ENOENT)
         return 0;
     if (r < 0)

@@ -32,9 +32,9 @@ int cg_map_fd(struct cg_map *map);
 /* The layer's size in bytes. */
 uint64_t cg_map_size(struct cg_map *map);
 
-/* Takes over what a writer that died in this boot left in its working map, for reading.  Nothing
- * left is fine. */
-int cg_map_follow(struct cg_map *map, const char *run, struct cg_error *err);
+/* Takes over what a writer that died in this boot left in its working map, for reading; false in
+ * *ret_found if there is none. */
+int cg_map_follow(struct cg_map *map, const char *run, bool *ret_found, struct cg_error *err);
 
 /* Makes the map writable: goes on with the working map that is there, or makes one.
  * *ret_adopted: there was one, so the data file may have unflushed writes. */

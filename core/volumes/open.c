@@ -208,8 +208,12 @@ static void end_writing(struct cg_volume *v)
 {
     struct cg_error ignored;
 
-    if (atomic_load(&v->failed) == 0 && cg_layer_end(cg_chain_top(v->head), &ignored) == 0)
-        cg_writer_clear(v->lock_fd);
+    struct cg_layer *top = cg_chain_top(v->head);
+
+    /* All is on disk, then the lock file says so, then the working map goes. */
+    if (atomic_load(&v->failed) == 0 && cg_layer_flush(top, &ignored) == 0 &&
+        cg_writer_clear(v->lock_fd) == 0)
+        cg_layer_end(top, &ignored);
 }
 
 /* Lets go of all that v has. */
@@ -415,15 +419,52 @@ static int make_chain(struct cg_volume *v, const struct found *f, struct cg_erro
     return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
 }
 
-/* What a dead writer may have left belongs to the top layer only: the others were flushed before
- * they got one above them. */
+static bool is_head_top(const struct cg_volume_json *json, struct cg_layer *layer)
+{
+    return strcmp(json->head.uuid[json->head.count - 1], cg_layer_uuid(layer)) == 0;
+}
+
+/* 1: what is to be followed has been settled meanwhile, look again. */
+static int follow_once(struct cg_volume *v, struct cg_layer *top, struct cg_error *err)
+{
+    struct cg_volume_json json;
+    char run[PATH_MAX], again[PATH_MAX];
+    bool left, found;
+    int r = cg_writer_run_dir(v->dirfd, run, &left, err);
+
+    if (r < 0 || !left)
+        return r;
+    r = cg_layer_follow(top, run, &found, err);
+    if (r < 0 || found)
+        return r;
+    r = cg_volume_json_read(v->dirfd, &json, NULL, err);
+    if (r < 0)
+        return r;
+    bool sealed = !is_head_top(&json, top);
+    cg_volume_json_clear(&json);
+    if (sealed)
+        return 0;
+    r = cg_writer_run_dir(v->dirfd, again, &left, err);
+    if (r < 0)
+        return r;
+    return left && strcmp(run, again) == 0 ? cg_writer_lost(run, err) : 1;
+}
+
+/* What a dead writer may have left belongs to the head's top layer only: the others were flushed
+ * before they got one above them. */
 static int follow(struct cg_volume *v, const struct found *f, struct cg_error *err)
 {
     struct cg_layer *top = f->open[f->layers.count - 1];
-    char run[PATH_MAX];
-    int r = cg_writer_run_dir(v->dirfd, run, err);
 
-    return r < 0 ? r : cg_layer_follow(top, run, err);
+    if (*v->snapshot || !is_head_top(&f->json, top))
+        return 0;
+    for (unsigned attempt = 0;; attempt++) {
+        int r = follow_once(v, top, err);
+        if (r <= 0)
+            return r;
+        if (!cg_writer_wait(attempt))
+            return cg_error_say(err, EBUSY, "its writers keep changing");
+    }
 }
 
 static int open_new(struct cg_volume *v, struct cg_error *err)

@@ -137,8 +137,9 @@ static void forget_layers(int dirfd)
 {
     struct cg_volume_json json;
     char run[PATH_MAX];
+    bool left;
 
-    if (cg_writer_run_dir(dirfd, run, NULL) < 0 ||
+    if (cg_writer_run_dir(dirfd, run, &left, NULL) < 0 ||
         cg_volume_json_read(dirfd, &json, NULL, NULL) < 0)
         return;
     /* Sealed layers have no working map; a hard link of one may live on in a clone. */

@@ -35,6 +35,7 @@ struct cg_volume {
     int lock_fd;                /* >= 0: this is the writer, or changes the structure */
     bool brief;                 /* only for a change: no writes, no socket */
     char run[PATH_MAX];         /* where the working maps are */
+    bool maps;                  /* the lock file says so: they count, also if this process dies */
     char socket[108];           /* "" if brief */
     struct cg_control *control;
     bool flattening;

@@ -101,10 +101,10 @@ static int image_flush(void *self, struct cg_error *err)
 
     if (!atomic_load(&v->writing)) {
         /* What a process acknowledged before it was killed is as much ours to make durable. */
-        cg_writer_read(v->dirfd, &last);
-        if (last.pid == 0)
-            return 0;
-        int r = cg_volume_begin(v, err);
+        int r = cg_writer_read(v->dirfd, &last, err);
+        if (r < 0 || last.pid == 0)
+            return r;
+        r = cg_volume_begin(v, err);
         if (r == -EBUSY || r == -ESTALE) /* somebody else has taken it over */
             return 0;
         if (r < 0)

@@ -16,7 +16,9 @@
 #include "core/volumes/control.h"
 #include "core/volumes/writer.h"
 
-#define LOCK_FILE_MAX 16384
+/* The lock file is empty or has this length, one sector: it's replaced by a single write that
+ * neither a kill nor a crash of the host can cut. */
+#define RECORD 512
 
 static void copy_text(char *ret, size_t size, const json_t *object, const char *key)
 {
@@ -26,21 +28,48 @@ static void copy_text(char *ret, size_t size, const json_t *object, const char *
         memcpy(ret, text, strlen(text) + 1);
 }
 
-void cg_writer_read(int dirfd, struct cg_writer *ret)
+static int parse(const char *text, size_t len, struct cg_writer *ret)
+{
+    json_t *root = json_loadb(text, len, 0, NULL);
+    struct cg_writer writer = { .pid = (pid_t)json_integer_value(json_object_get(root, "pid")) };
+
+    writer.brief = json_is_true(json_object_get(root, "brief"));
+    copy_text(writer.boot, sizeof writer.boot, root, "boot");
+    copy_text(writer.run, sizeof writer.run, root, "run");
+    copy_text(writer.socket, sizeof writer.socket, root, "socket");
+    json_decref(root);
+    if (writer.pid <= 0 || !*writer.boot)
+        return -EIO;
+    *ret = writer;
+    return 0;
+}
+
+static int read_once(int dirfd, struct cg_writer *ret, struct cg_error *err)
 {
     CG_CLEANUP(cg_free) char *text = NULL;
     size_t len;
 
     *ret = (struct cg_writer){ .pid = 0 };
-    if (cg_file_read(dirfd, "lock", LOCK_FILE_MAX, &text, &len, NULL) < 0)
-        return;
-    json_t *root = json_loadb(text, len, 0, NULL);
-    ret->pid = (pid_t)json_integer_value(json_object_get(root, "pid"));
-    ret->brief = json_is_true(json_object_get(root, "brief"));
-    copy_text(ret->boot, sizeof ret->boot, root, "boot");
-    copy_text(ret->run, sizeof ret->run, root, "run");
-    copy_text(ret->socket, sizeof ret->socket, root, "socket");
-    json_decref(root);
+    int r = cg_file_read(dirfd, "lock", RECORD, &text, &len, err);
+    if (r == -ENOENT || (r == 0 && len == 0))
+        return 0;
+    if (r == 0)
+        r = parse(text, len, ret);
+    if (r == -EIO || r == -EFBIG)
+        return cg_error_say(err, EIO,
+                            "its file `lock` is damaged, so that nothing says where writes may be "
+                            "that were not flushed: if there are none, delete that file");
+    return r;
+}
+
+int cg_writer_read(int dirfd, struct cg_writer *ret, struct cg_error *err)
+{
+    /* Somebody may just be writing it. */
+    for (unsigned attempt = 0;; attempt++) {
+        int r = read_once(dirfd, ret, err);
+        if (r == 0 || attempt >= 8 || !cg_writer_wait(attempt))
+            return r;
+    }
 }
 
 bool cg_writer_wait(unsigned attempt)
@@ -74,7 +103,8 @@ int cg_writer_lock(int dirfd, const char *label, int *ret_fd, struct cg_error *e
         struct cg_writer writer;
         if (errno != EWOULDBLOCK && errno != EINTR)
             return cg_error_set(err, errno, "lock %s", label);
-        cg_writer_read(dirfd, &writer);
+        if (cg_writer_read(dirfd, &writer, NULL) < 0)
+            writer.pid = 0;
         bool writes = !writer.brief && *writer.socket && cg_control_answers(writer.socket);
         if (writes || !cg_writer_wait(attempt))
             return busy(&writer, label, err);
@@ -94,40 +124,54 @@ int cg_writer_describe(int lock_fd, const struct cg_writer *writer, struct cg_er
     json_decref(root);
     if (!text)
         return cg_error_set(err, ENOMEM, "write the lock file");
-    /* Whoever reads half of it takes it for nothing and looks again. */
-    int r = cg_pwrite_full(lock_fd, text, strlen(text), 0);
-    if (r == 0 && ftruncate(lock_fd, (off_t)strlen(text)) < 0)
-        r = -errno;
+    char record[RECORD];
+    size_t len = strlen(text);
+    if (len >= RECORD)
+        return cg_error_set(err, ENAMETOOLONG, "write run directory %s to the lock file",
+                            writer->run);
+    memcpy(record, text, len);
+    memset(record + len, ' ', RECORD - len - 1);
+    record[RECORD - 1] = '\n';
+    int r = cg_pwrite_full(lock_fd, record, RECORD, 0);
     return r < 0 ? cg_error_set(err, -r, "write the lock file") : 0;
 }
 
-void cg_writer_clear(int lock_fd)
+int cg_writer_clear(int lock_fd)
 {
-    /* If this fails, the next writer looks for a working map that isn't there: no harm. */
-    if (ftruncate(lock_fd, 0) < 0)
-        return;
+    return ftruncate(lock_fd, 0) < 0 ? -errno : 0;
 }
 
-int cg_writer_run_dir(int dirfd, char ret[static PATH_MAX], struct cg_error *err)
+int cg_writer_run_dir(int dirfd, char ret[static PATH_MAX], bool *ret_left, struct cg_error *err)
 {
     struct cg_writer last;
     char boot[37];
     int r = cg_boot_id(boot, err);
 
+    if (r == 0)
+        r = cg_writer_read(dirfd, &last, err);
     if (r < 0)
         return r;
-    cg_writer_read(dirfd, &last);
-    if (*last.run && strcmp(last.boot, boot) == 0 && access(last.run, F_OK) == 0) {
-        snprintf(ret, PATH_MAX, "%s", last.run);
-        return 0;
-    }
-    return cg_run_dir(ret, PATH_MAX, err);
+    *ret_left = *last.run && strcmp(last.boot, boot) == 0;
+    if (!*ret_left)
+        return cg_run_dir(ret, PATH_MAX, err);
+    snprintf(ret, PATH_MAX, "%s", last.run);
+    return 0;
+}
+
+int cg_writer_lost(const char *run, struct cg_error *err)
+{
+    return cg_error_say(err, EIO,
+                        "its last writer was killed, and the record of what it wrote and did not "
+                        "flush is not in %s any more: put that directory back, or, to go on with "
+                        "what was flushed, delete the file `lock` of the volume",
+                        run);
 }
 
 pid_t cg_writer_alive(int dirfd)
 {
     struct cg_writer writer;
 
-    cg_writer_read(dirfd, &writer);
+    if (cg_writer_read(dirfd, &writer, NULL) < 0)
+        return 0;
     return *writer.socket && cg_control_answers(writer.socket) ? writer.pid : 0;
 }

@@ -113,7 +113,7 @@ for how in nothing fsync fdatasync dsync sync dsync-direct mmap close; do
     exec {HOLDER[1]}>&-
     wait "$holder" || fail "$how: the holder didn't end well"
     umount mnt
-    find "$COWGATE_RUN" -mindepth 1 -delete
+    other_boot
     found=$(cowgate --quiet export volumes/acme/stable-$how - | tr -d '\0' | wc -c)
     if [ $how = nothing ]; then
         [ "$found" = 0 ] || fail "this test would find what wasn't flushed"

@@ -32,7 +32,7 @@ for round in 1 2 3; do
 done
 kill_it 4
 cowgate snapshot volumes/acme/v@s
-rm -rf "${COWGATE_RUN:?}"/*
+other_boot
 start_serve "$tmp/s"
 "$client" check "$(uri "$tmp/s" volumes/acme/v@s)" <known
 "$client" check "$v" <known

@@ -303,6 +303,7 @@ static void replay_one(size_t cut, enum recorder_loss loss, unsigned seed)
     unsigned done = recorder_replay(pool.dir, cut, loss, seed);
     snprintf(where, sizeof where, "cut at %zu, loss %d, seed %u, after step %u", cut, (int)loss,
              seed, done);
+    pool_reboot(&pool);
     pool.space = pool_second(&pool);
     for (unsigned i = 0; i < IMAGES; i++)
         check_image(pool.space, i, done, where);

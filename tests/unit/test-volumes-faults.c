@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
+#include "core/base/files.h"
 #include "tests/unit/volumes-pool.h"
 #include "tests/unit/cmocka-all.h"
 
@@ -26,6 +27,7 @@ static struct pool pool;
 
 /* What the hooks do; 0 or NULL: nothing. */
 static struct {
+    unsigned kill_at_step; /* the change of a file from now on at which the process is killed */
     unsigned kill_at_sync; /* the fdatasync from now on at which the process is killed */
     unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
     unsigned map_syncs;                             /* fdatasyncs of a map, counted */
@@ -38,11 +40,15 @@ static struct {
 
 int __real_fdatasync(int fd);
 int __real_fsync(int fd);
+ssize_t __real_pwrite(int fd, const void *buf, size_t len, off_t off);
+int __real_ftruncate(int fd, off_t len);
 int __real_fallocate(int fd, int mode, off_t off, off_t len);
 int __real_unlink(const char *path);
 int __real_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
 int __wrap_fdatasync(int fd);
 int __wrap_fsync(int fd);
+ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t off);
+int __wrap_ftruncate(int fd, off_t len);
 int __wrap_fallocate(int fd, int mode, off_t off, off_t len);
 int __wrap_unlink(const char *path);
 int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
@@ -51,6 +57,24 @@ int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
 static bool due(unsigned *counter)
 {
     return *counter && --*counter == 0;
+}
+
+static void step(void)
+{
+    if (due(&hook.kill_at_step))
+        raise(SIGKILL);
+}
+
+ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t off)
+{
+    step();
+    return __real_pwrite(fd, buf, len, off);
+}
+
+int __wrap_ftruncate(int fd, off_t len)
+{
+    step();
+    return __real_ftruncate(fd, len);
 }
 
 static bool ends_with(const char *text, const char *end)
@@ -64,6 +88,7 @@ int __wrap_fdatasync(int fd)
 {
     char link[64], path[PATH_MAX] = "";
 
+    step();
     if (due(&hook.kill_at_sync))
         raise(SIGKILL);
     if (due(&hook.fail_sync)) {
@@ -78,6 +103,7 @@ int __wrap_fdatasync(int fd)
 
 int __wrap_fsync(int fd)
 {
+    step();
     if (due(&hook.fail_fsync)) {
         errno = EIO;
         return -1;
@@ -87,6 +113,7 @@ int __wrap_fsync(int fd)
 
 int __wrap_fallocate(int fd, int mode, off_t off, off_t len)
 {
+    step();
     if (due(&hook.fail_fallocate)) {
         errno = ENOSPC;
         return -1;
@@ -105,6 +132,7 @@ static bool volume_is_locked(void)
 
 int __wrap_unlink(const char *path)
 {
+    step();
     if (hook.watch_sockets && ends_with(path, ".sock")) {
         hook.unlinks++;
         hook.bad_unlinks += !volume_is_locked();
@@ -155,19 +183,40 @@ static void expect(struct cg_image *image, char value, size_t len, uint64_t off)
                      (uint8_t)value);
 }
 
-/* Another process does it and is killed. */
-static void in_killed_process(void (*fn)(struct cg_space *space))
+/* Another process does it, killed at a step (0: at the end).  False if it took fewer steps. */
+static bool in_killed_process_at(unsigned at, void (*fn)(struct cg_space *space))
 {
     int status;
     pid_t pid = fork();
 
     assert_true(pid >= 0);
     if (pid == 0) {
+        hook.kill_at_step = at;
         fn(pool_second(&pool));
+        if (at)
+            _exit(0);
         raise(SIGKILL);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return false;
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    return true;
+}
+
+static void in_killed_process(void (*fn)(struct cg_space *space))
+{
+    assert_true(in_killed_process_at(0, fn));
+}
+
+/* The run directory of who begins from now on. */
+static void use_run(const char *name)
+{
+    char path[sizeof pool.run + 8];
+
+    snprintf(path, sizeof path, "%s/%s", pool.run, name);
+    assert_true(mkdir(path, 0700) == 0 || errno == EEXIST);
+    setenv("COWGATE_RUN", path, 1);
 }
 
 static void write_b(struct cg_space *space)
@@ -343,12 +392,156 @@ static void test_zero_beside_growth(void **state)
     }
 }
 
+static void write_and_end(struct cg_space *space)
+{
+    struct cg_image *image = pool_open(space, V, CG_OPEN_WRITE);
+
+    put(image, 'B', 512, 4096);
+    cg_image_unref(image);
+}
+
+static void write_beside_reader(struct cg_space *space)
+{
+    struct cg_image *reader = pool_open(space, V, CG_OPEN_READ);
+
+    write_and_end(pool_second(&pool));
+    cg_image_unref(reader);
+}
+
+static void make_snapshot(struct cg_space *space)
+{
+    struct cg_name s = pool_name(V "@s");
+    struct cg_error err;
+
+    if (cg_space_snapshot(space, &s, 1, &err) < 0)
+        abort();
+}
+
+static void in_each_run(const char *const *runs, char value)
+{
+    for (; *runs; runs++) {
+        use_run(*runs);
+        struct cg_image *image = pool_open(pool.space, V, CG_OPEN_READ);
+        expect(image, 'B', 8192, 0);
+        expect(image, value, 4096, 16384);
+        cg_image_unref(image);
+    }
+}
+
+/* One is killed; its successor, with another run directory, is killed at any step; whoever comes
+ * then, with a third, has all of it, and so has everybody after that. */
+static void test_successor_killed(void **state)
+{
+    static void (*const successors[])(struct cg_space *) = { write_and_end, write_beside_reader,
+                                                             make_snapshot };
+    static const char *const runs[] = { "c", "b", "a", NULL };
+
+    (void)state;
+    unsigned stride = getenv("RUN_VALGRIND") && *getenv("RUN_VALGRIND") ? 7 : 1;
+    for (size_t i = 0; i < 3; i++) {
+        bool killed = true;
+        for (unsigned at = 1; killed; at += stride) {
+            pool_remove(pool.space, V);
+            pool_create(pool.space, V, SIZE);
+            use_run("a");
+            in_killed_process(write_b);
+            use_run("b");
+            killed = in_killed_process_at(at, successors[i]);
+            in_each_run(runs, 0);
+            use_run("c");
+            struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
+            put(image, 'Z', 4096, 16384);
+            expect(image, 'B', 8192, 0);
+            cg_image_unref(image);
+            in_each_run(runs, 'Z');
+            struct cg_name s = pool_name(V "@s");
+            cg_space_remove(pool.space, &s, 0, NULL);
+        }
+    }
+}
+
+static void expect_lost(void)
+{
+    struct cg_name v = pool_name(V), s = pool_name(V "@s");
+    struct cg_image *image;
+    struct cg_error err;
+
+    assert_int_equal(cg_space_open(pool.space, &v, CG_OPEN_READ, &image, &err), -EIO);
+    assert_non_null(strstr(err.message, "`lock`"));
+    assert_int_equal(cg_space_snapshot(pool.space, &s, 1, &err), -EIO);
+    assert_non_null(strstr(err.message, "`lock`"));
+}
+
+/* What was acknowledged and not flushed is gone: nobody goes on as if it had never been. */
+static void test_run_directory_gone(void **state)
+{
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    char a[sizeof pool.run + 8], moved[sizeof pool.run + 8], lock[128];
+    struct cg_error err;
+
+    (void)state;
+    use_run("a");
+    in_killed_process(write_b);
+    use_run("b");
+    snprintf(a, sizeof a, "%s/a", pool.run);
+    snprintf(moved, sizeof moved, "%s/moved", pool.run);
+    assert_int_equal(rename(a, moved), 0);
+    expect_lost();
+    assert_int_equal(cg_image_pwrite(image, "x", 1, 4096, 0, &err), -EIO);
+    assert_non_null(strstr(err.message, "`lock`"));
+    assert_int_equal(cg_image_flush(image, &err), -EIO);
+    cg_image_unref(image);
+    assert_int_equal(rename(moved, a), 0);
+    image = pool_open(pool.space, V, CG_OPEN_READ);
+    expect(image, 'B', 8192, 0);
+    cg_image_unref(image);
+
+    assert_int_equal(cg_tree_remove(AT_FDCWD, a, &err), 0);
+    assert_int_equal(mkdir(a, 0700), 0);
+    expect_lost();
+    snprintf(lock, sizeof lock, "%s/p/v/lock", pool.dir);
+    assert_int_equal(unlink(lock), 0);
+    image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    expect(image, 0, 8192, 0);
+    put(image, 'C', 512, 0);
+    cg_image_unref(image);
+    image = pool_open(pool.space, V, CG_OPEN_READ);
+    expect(image, 'C', 512, 0);
+    cg_image_unref(image);
+}
+
+static void test_lock_damaged(void **state)
+{
+    char lock[128];
+
+    (void)state;
+    snprintf(lock, sizeof lock, "%s/p/v/lock", pool.dir);
+    CG_CLEANUP(cg_close) int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_int_equal(pwrite(fd, "{\"pid\":12,\"boot\":\"", 19, 0), 19);
+    expect_lost();
+    assert_int_equal(ftruncate(fd, 0), 0);
+    cg_image_unref(pool_open(pool.space, V, CG_OPEN_READ));
+}
+
+static void test_run_directory_relative(void **state)
+{
+    char ret[PATH_MAX];
+    struct cg_error err;
+
+    (void)state;
+    setenv("COWGATE_RUN", "run", 1);
+    assert_int_equal(cg_run_dir(ret, sizeof ret, &err), -EINVAL);
+    setenv("COWGATE_RUN", pool.run, 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_overtaken_by_killed), TEST(test_map_written_not_synced),
         TEST(test_map_sync_failed),     TEST(test_begin_without_room),
+        TEST(test_successor_killed),    TEST(test_run_directory_gone),
+        TEST(test_lock_damaged),        TEST(test_run_directory_relative),
         TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
     };
 

@@ -18,7 +18,8 @@ void pool_reopen(struct pool *pool);
 /* Another space over the same pool: to the first, it's as good as another process. */
 struct cg_space *pool_second(struct pool *pool);
 
-/* As after a reboot: all that is in the run directory is gone. */
+/* As after a reboot: all that is in the run directory is gone, and what the lock files say is of
+ * another boot. */
 void pool_reboot(struct pool *pool);
 
 void pool_teardown(struct pool *pool);
