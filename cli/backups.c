@@ -278,10 +278,12 @@ int cli_verify(struct cli *cli, int argc, char **argv)
         json_decref(damaged);
         return cli_failed(cli);
     }
+    if (v.warning[0])
+        fprintf(stderr, "cowgate: warning: %s\n", v.warning);
     if (cli->json) {
-        json_t *o = json_pack("{s:I,s:I,s:I,s:I,s:o}", "points", (json_int_t)v.points, "pages",
+        json_t *o = json_pack("{s:I,s:I,s:I,s:I,s:o,s:s}", "points", (json_int_t)v.points, "pages",
                               (json_int_t)v.pages, "chunks", (json_int_t)v.chunks, "bytes",
-                              (json_int_t)v.bytes, "damaged", damaged);
+                              (json_int_t)v.bytes, "damaged", damaged, "warning", v.warning);
         r = cli_print_json(cli, o);
     } else if (!cli->quiet) {
         cg_size_text(bytes, v.bytes);

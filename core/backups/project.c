@@ -155,6 +155,8 @@ int cg_project_fetch(struct cg_project *p, enum cg_object_kind kind, const struc
     int r = store->ops->get(store, path, cg_codec_buffer(codec), CG_OBJECT_MAX, &len, &total, err);
     if (r == -ENOENT)
         return cg_error_say(err, EIO, "%s is missing", path);
+    if (r == -ENOTDIR)
+        return cg_error_say(err, EIO, "%s: a directory above it is none", path);
     if (r < 0)
         return r;
     if (total > CG_OBJECT_MAX)

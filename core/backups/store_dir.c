@@ -24,7 +24,11 @@ static int dir_get(struct cg_store *store, const char *path, void *buf, size_t s
     struct cg_store_dir *d = (struct cg_store_dir *)store;
     struct stat st;
 
-    CG_CLEANUP(cg_close) int fd = openat(d->fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    /* Nothing here is anything but a file; a FIFO in its place would be waited for. */
+    CG_CLEANUP(cg_close)
+    int fd = openat(d->fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 && (errno == ELOOP || errno == ENXIO))
+        return cg_error_say(err, EIO, "%s is not a regular file", path);
     if (fd < 0)
         return cg_error_set(err, errno, "open %s", path);
     if (fstat(fd, &st) < 0)

@@ -256,6 +256,14 @@ static int place(struct dir_session *s, int fd, const char *name, const char *pa
         return cg_error_set(err, errno, "create %s", path);
     if (fsync(fd) < 0)
         return cg_error_set(err, errno, "fsync %s", path);
+    if (renameat(s->tmp, name, s->top, path) == 0)
+        return 0;
+    if (errno != EISDIR)
+        return cg_error_set(err, errno, "replace %s", path);
+    /* No object is a directory: whatever this one is, it's no backup. */
+    int r = cg_tree_remove(s->top, path, err);
+    if (r < 0)
+        return r;
     if (renameat(s->tmp, name, s->top, path) < 0)
         return cg_error_set(err, errno, "replace %s", path);
     return 0;
@@ -278,6 +286,8 @@ int cg_store_dir_session_put(struct cg_store_session *session, const char *path,
         cg_error_set(err, -r, "write %s", path);
     else
         r = place(s, fd, name, path, err);
+    if (r == -ENOENT && !has_name(s->fd))
+        r = revoked(s, err); /* whoever did that has removed our files too */
     unlinkat(s->tmp, name, 0);
     return r;
 }

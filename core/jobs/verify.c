@@ -53,7 +53,7 @@ struct verify {
 /* Whether a failure says something about the object, rather than about us. */
 static bool is_damage(int r)
 {
-    return r == -EIO || r == -ENOTSUP || r == -EFBIG;
+    return r == -EIO || r == -ENOTSUP || r == -EFBIG || r == -ENOTDIR || r == -ELOOP;
 }
 
 static void tell(struct verify *v, const char *object, const struct cg_error *why)
@@ -64,6 +64,15 @@ static void tell(struct verify *v, const char *object, const struct cg_error *wh
         v->damaged(v->opaque, object, why->message);
 }
 
+/* A repository that can be read but not written is verified all the same. */
+static void warn(struct verify *v, const struct cg_error *why)
+{
+    CG_LOCK(&v->lock);
+    if (!v->result.warning[0])
+        snprintf(v->result.warning, sizeof v->result.warning,
+                 "what was found isn't recorded in the repository: %.400s", why->message);
+}
+
 /* What became of an object: damage is told and recorded, a record that is no longer true struck
  * off. */
 static int judge(struct verify *v, enum cg_object_kind kind, const struct cg_ref *ref, int r,
@@ -71,13 +80,19 @@ static int judge(struct verify *v, enum cg_object_kind kind, const struct cg_ref
 {
     const struct cg_refs *bad = kind == CG_OBJECT_PAGE ? v->bad_pages : v->bad_chunks;
     char path[CG_OBJECT_PATH];
+    struct cg_error not_written;
 
-    if (r == 0)
-        return cg_refs_find(bad, ref) ? cg_project_strike(v->project, kind, ref, err) : 0;
-    if (!is_damage(r))
+    if (r < 0 && !is_damage(r))
         return cg_error_say(err, -r, "%s", why->message);
-    tell(v, cg_object_path(cg_project_name(v->project), kind, ref, path), why);
-    return cg_project_record(v->project, kind, ref, err);
+    if (r < 0) {
+        tell(v, cg_object_path(cg_project_name(v->project), kind, ref, path), why);
+        r = cg_project_record(v->project, kind, ref, &not_written);
+    } else if (cg_refs_find(bad, ref)) {
+        r = cg_project_strike(v->project, kind, ref, &not_written);
+    }
+    if (r < 0)
+        warn(v, &not_written);
+    return 0;
 }
 
 static int add_chunks(struct verify *v, const struct cg_ref refs[static CG_PAGE_CHUNKS],

@@ -40,4 +40,12 @@ export COWGATE_ROOT=$tmp/second
 cowgate list backups | grep -q "$point"
 same <(cowgate export backups/acme/web/latest -) data
 must_fail 1 "Read-only file system" cowgate backup ./data backups/acme/data
+cp -a root/repo/acme/chunks saved
+find root/repo/acme/chunks -type f -exec truncate -s -1 {} +
+must_fail 1 "damaged: acme/chunks" cowgate verify
+must_fail 1 "isn't recorded in the repository" cowgate verify
+damaged=$(cowgate --quiet verify 2>/dev/null | grep -c damaged: || :)
+[ "$damaged" = "$(find saved -type f | wc -l)" ] || fail "verify named $damaged"
+cp -a saved/. root/repo/acme/chunks/
+cowgate verify >/dev/null
 must_fail 1 "Read-only file system" cowgate delete "$point"

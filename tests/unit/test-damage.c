@@ -275,6 +275,40 @@ static void test_never_an_older_point(void **state)
     cg_space_free(space);
 }
 
+/* Something else in the place of a chunk: no reader waits for it or follows it, verify goes on, and
+ * the next backup puts the chunk there. */
+static void test_other_things(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result res;
+    struct cg_error err;
+    char command[1024], damaged[1024];
+    static const char *const things[] = { "ln -s /etc/passwd $1",
+                                          "ln -s none $1",
+                                          "mkfifo $1",
+                                          "mkdir $1",
+                                          "mkdir $1 && touch $1/x",
+                                          "python3 -c 'import socket, sys; "
+                                          "socket.socket(1).bind(sys.argv[1])' $1" };
+
+    for (size_t i = 0; i < sizeof things / sizeof *things; i++) {
+        snprintf(command, sizeof command,
+                 "cd %s/acme/chunks && set -- $(find . -type f) && rm $1 $2 && cd ${1%%/*} &&"
+                 " set -- ${1##*/} && %s",
+                 lab->dir, things[i]);
+        assert_int_equal(system(command), 0);
+        lab_reopen(lab);
+        assert_int_equal(read_latest(lab, &err), -EIO);
+        assert_int_equal(lab_verify(lab, "backups", damaged, sizeof damaged), 2);
+        assert_int_equal(lab_count(lab, "acme/damaged"), 2);
+        lab_backup(lab, "web", "acme", "web", &res);
+        assert_int_equal(res.chunks_stored, 2);
+        assert_int_equal(lab_count(lab, "acme/damaged"), 0);
+        lab_same_point(lab, res.point, "web");
+        assert_int_equal(lab_verify(lab, "backups", NULL, 0), 0);
+    }
+}
+
 /* A point copied over another, or into another volume, isn't taken for it. */
 static void test_copied_point(void **state)
 {
@@ -319,6 +353,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_unseen_page, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unseen_point, setup, teardown),
         cmocka_unit_test_setup_teardown(test_never_an_older_point, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_other_things, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copied_point, setup, teardown),
         cmocka_unit_test_setup_teardown(test_swapped_objects, setup, teardown),
     };
