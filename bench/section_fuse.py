@@ -12,6 +12,7 @@ import harness
 
 OURS = "cowgate mount: a point"
 QSD = "qemu-storage-daemon: a qcow2"
+PLAIN = "limit: a plain file in the page cache"
 
 
 def read_all(path):
@@ -57,7 +58,11 @@ def run(bench):
         measure(QSD, export)
         bench.stop(p)
 
-    contestants = {OURS: cowgate}
+    def plain():
+        read_all(image)
+        second.add(PLAIN, read_all(image))
+
+    contestants = {OURS: cowgate, PLAIN: plain}
     if bench.need(QSD, "qemu-storage-daemon"):
         contestants[QSD] = qsd
     bench.rounds(contestants)
