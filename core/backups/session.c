@@ -15,8 +15,9 @@
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
 
-/* Thread model: cg_session_store comes from many threads; known is guarded by lock, everything else
- * it uses doesn't change once cg_session_index has returned.  The rest comes from one thread.
+/* Thread model: cg_session_store comes from many threads; known and claims are guarded by lock,
+ * everything else it uses doesn't change once cg_session_index has returned.  The rest comes from
+ * one thread.
  *
  * The order of steps in begin and commit is the protocol that the collector of garbage relies on:
  * docs/format-repository.md says why each is where it is. */
@@ -25,6 +26,12 @@
 #define NAME_TRIES 1000
 #define SEQUENCE_GAP 1000 /* left for points that can't be read but perhaps come back */
 #define PATH (3 * (CG_PART_MAX + 1) + 32)
+
+/* An id whose content a thread is storing. */
+struct claim {
+    const struct cg_ref *ref;
+    struct claim *next;
+};
 
 struct pinned {
     struct cg_point *point;
@@ -48,6 +55,8 @@ struct cg_session {
     struct cg_refs *known; /* guarded by lock: chunks and pages to rely on */
     /* Guarded by lock: recorded as damaged, and stored anew in their place; by kind. */
     struct cg_refs *mended_chunks, *mended_pages;
+    struct claim *claims;  /* guarded by lock: on the stacks of those who store */
+    pthread_cond_t stored; /* a claim was given up */
 };
 
 static void free_json(json_t **doc)
@@ -221,6 +230,7 @@ int cg_session_begin(struct cg_repository *repository, const char *project, cons
         goto fail;
     }
     pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->stored, NULL);
     s->store = cg_repository_store(repository);
     snprintf(s->volume, sizeof s->volume, "%s", volume);
     snprintf(s->no_base, sizeof s->no_base, "there is no earlier point");
@@ -276,6 +286,7 @@ void cg_session_end(struct cg_session *s)
     cg_refs_free(s->mended_chunks);
     cg_refs_free(s->mended_pages);
     cg_seen_clear(&s->seen);
+    pthread_cond_destroy(&s->stored);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -397,13 +408,63 @@ int cg_session_index(struct cg_session *s, struct cg_error *err)
     return r;
 }
 
-static bool find_known(struct cg_session *s, struct cg_ref *ref)
+static bool is_claimed_locked(const struct cg_session *s, const struct cg_ref *ref)
+{
+    for (const struct claim *c = s->claims; c; c = c->next) {
+        if (memcmp(c->ref->id, ref->id, sizeof ref->id) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* True if ref is known, perhaps after another thread has stored it; else it's the caller's to
+ * store, and then to unclaim. */
+static bool find_or_claim(struct cg_session *s, struct cg_ref *ref, struct claim *claim)
 {
     CG_LOCK(&s->lock);
-    const struct cg_ref *known = cg_refs_find(s->known, ref);
-    if (known)
-        *ref = *known;
-    return known != NULL;
+    for (;;) {
+        const struct cg_ref *known = cg_refs_find(s->known, ref);
+        if (known) {
+            *ref = *known;
+            return true;
+        }
+        if (!is_claimed_locked(s, ref))
+            break;
+        pthread_cond_wait(&s->stored, &s->lock);
+    }
+    *claim = (struct claim){ ref, s->claims };
+    s->claims = claim;
+    return false;
+}
+
+static void unclaim(struct cg_session *s, struct claim *claim)
+{
+    CG_LOCK(&s->lock);
+    struct claim **c = &s->claims;
+    while (*c != claim)
+        c = &(*c)->next;
+    *c = claim->next;
+    pthread_cond_broadcast(&s->stored);
+}
+
+static int store(struct cg_session *s, struct cg_codec *codec, enum cg_object_kind kind,
+                 const void *plain, const struct cg_ref *ref, uint64_t *ret_stored,
+                 struct cg_error *err)
+{
+    struct cg_encoded object;
+    char path[CG_OBJECT_PATH];
+
+    int r = cg_object_encode(codec, kind, ref->id, plain, ref->len, &object, err);
+    if (r < 0)
+        return r;
+    cg_object_path(cg_project_name(s->project), kind, ref, path);
+    r = s->store->ops->session_put(s->open, path, object.header, sizeof object.header,
+                                   object.payload, object.payload_len, err);
+    if (r == 0)
+        r = know_stored(s, kind, ref, err);
+    if (r == 0)
+        *ret_stored = sizeof object.header + object.payload_len;
+    return r;
 }
 
 int cg_session_store(struct cg_session *s, struct cg_codec *codec, enum cg_object_kind kind,
@@ -411,32 +472,21 @@ int cg_session_store(struct cg_session *s, struct cg_codec *codec, enum cg_objec
                      struct cg_error *err)
 {
     struct cg_ref ref = { .era = s->era, .len = len };
-    struct cg_encoded object;
-    char path[CG_OBJECT_PATH];
+    struct claim claim;
 
     int r = cg_keys_object_id(cg_project_keys(s->project), kind, plain, len, ref.id, err);
     if (r < 0)
         return r;
-    if (find_known(s, &ref)) {
+    if (find_or_claim(s, &ref, &claim)) {
         *ret_ref = ref;
         *ret_stored = 0;
         return 0;
     }
-    /* Two threads with the same new content both store it: the second replaces the first by the
-     * same. */
-    r = cg_object_encode(codec, kind, ref.id, plain, len, &object, err);
-    if (r < 0)
-        return r;
-    cg_object_path(cg_project_name(s->project), kind, &ref, path);
-    r = s->store->ops->session_put(s->open, path, object.header, sizeof object.header,
-                                   object.payload, object.payload_len, err);
+    r = store(s, codec, kind, plain, &ref, ret_stored, err);
+    unclaim(s, &claim);
     if (r == 0)
-        r = know_stored(s, kind, &ref, err);
-    if (r < 0)
-        return r;
-    *ret_ref = ref;
-    *ret_stored = sizeof object.header + object.payload_len;
-    return 0;
+        *ret_ref = ref;
+    return r;
 }
 
 /* A name that the trash has isn't used again before it was collected. */

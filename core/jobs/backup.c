@@ -217,8 +217,9 @@ static int plan(struct backup *b, const struct cg_backup_source *source,
             res->incremental = true;
             return 0;
         }
-        if (r != -ENOTSUP)
+        if (r == -ENOMEM)
             return r;
+        /* Reading everything needs no diff; the reason says what is wrong with it. */
         cg_plan_clear(&b->plan);
         snprintf(res->reason, sizeof res->reason, "%.200s", err->message);
     }
@@ -265,7 +266,9 @@ static void describe(struct backup *b, const struct cg_backup_source *source)
     const struct cg_backup_options *o = b->options;
 
     p->size = b->plan.size;
-    p->original_size = o->original_size ? o->original_size : p->size;
+    p->original_size = o->original_size ? o->original_size : source->original_size;
+    if (p->original_size == 0)
+        p->original_size = p->size;
     p->time = source->time;
     snprintf(p->source.text, sizeof p->source.text, "%s", o->source_text ? o->source_text : "");
     p->source.identity = source->identity;

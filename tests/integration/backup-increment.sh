@@ -48,3 +48,10 @@ cowgate --json restore "$(number first point)" volumes/acme/web >restored
 cowgate export volumes/acme/web ./again.raw
 qemu-img compare -q -f raw -F raw again.raw was.raw
 cowgate verify
+
+# An odd size is known of the point too.
+head -c 100001 noise >odd
+cowgate import ./odd volumes/acme/odd
+point=$(cowgate --quiet backup volumes/acme/odd)
+[ "$(cowgate --json info "$point" | jq .original_size)" = 100001 ]
+[ "$(cowgate --json info "$point" | jq .size)" = 100352 ]

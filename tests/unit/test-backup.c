@@ -119,7 +119,9 @@ static void test_same_chunks_at_once(void **state)
     lab_write(lab, "web", 512, 256 * MIB, 9);
     lab_backup(lab, "web", "acme", "web", &res);
     assert_int_equal(lab_count(lab, "acme/chunks"), 2);
-    assert_int_equal(res.chunks_known + res.chunks_stored, 65);
+    assert_int_equal(res.chunks_stored, 2);
+    assert_int_equal(res.chunks_known, 63);
+    assert_true(res.bytes_stored < 5 * MIB);
     lab_same_point(lab, res.point, "web");
     lab_backup(lab, "web", "acme", "again", &res);
     assert_int_equal(res.chunks_stored, 0);
@@ -163,6 +165,30 @@ static void test_grown_punched_renewed(void **state)
     assert_int_equal(fake_space_snapshots(lab->fake, "web"), 1);
     assert_int_equal(lab_points(lab, "acme", "web"), 5);
     assert_int_equal(lab_verify(lab, "backups", NULL, 0), 0);
+}
+
+/* Of a diff that fails, the backup makes a full one. */
+static void test_no_diff(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result res = { .incremental = true };
+    struct cg_error err;
+
+    fake_space_add(lab->fake, "web", 64 * MIB);
+    lab_write(lab, "web", 8 * MIB, 4 * MIB, 1);
+    lab_backup(lab, "web", "acme", "web", &res);
+    res.incremental = true;
+    for (unsigned n = 1; n < 50 && res.incremental; n++) {
+        lab->faults.calls = 0;
+        lab->faults.fail_at = n;
+        int r = lab_try_backup(lab, "web", "acme", "web", &res, &err);
+        lab->faults.fail_at = 0;
+        if (r < 0 || !strstr(res.reason, "injected: diff"))
+            res.incremental = true;
+    }
+    assert_false(res.incremental);
+    assert_int_equal(res.chunks_read, 2);
+    lab_same_point(lab, res.point, "web");
 }
 
 static void test_explicit_snapshot(void **state)
@@ -418,6 +444,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_shared, setup, teardown),
         cmocka_unit_test_setup_teardown(test_same_chunks_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_grown_punched_renewed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_diff, setup, teardown),
         cmocka_unit_test_setup_teardown(test_explicit_snapshot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open_image, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shrinking_source, setup, teardown),

@@ -182,6 +182,32 @@ static void heal(struct lab *lab, const char *under, bool incremental, unsigned 
     assert_int_equal(lab_verify(lab, res.point, NULL, 0), 0);
 }
 
+/* In a later era what is damaged stays, and recorded; but it's stored anew only once. */
+static void test_heal_in_later_era(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result res;
+    char command[256];
+
+    lab_backup(lab, "web", "acme", "other", &res);
+    lab_files(lab, "acme/chunks", flip, lab);
+    lab_reopen(lab);
+    assert_int_equal(lab_verify(lab, "backups", NULL, 0), 2);
+    snprintf(command, sizeof command, "touch %s/acme/era/00000002", lab->dir);
+    assert_int_equal(system(command), 0);
+    for (int i = 0; i < 6; i++) {
+        if (i == 3)
+            fake_space_renew(lab->fake, "web");
+        lab_backup(lab, "web", "acme", i % 3 ? "web" : "other", &res);
+        assert_int_equal(res.chunks_stored, i == 0 ? 2 : 0);
+        lab_reopen(lab);
+        lab_same_point(lab, res.point, "web");
+        assert_int_equal(lab_verify(lab, res.point, NULL, 0), 0);
+    }
+    assert_int_equal(lab_count(lab, "acme/damaged"), 2);
+    lab_same_point(lab, "backups/acme/web/latest", "web");
+}
+
 static void test_heal_full_chunks(void **state)
 {
     heal(*state, "acme/chunks", false, 2);
@@ -347,6 +373,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_every_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cut_and_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(test_heal_full_chunks, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_heal_in_later_era, setup, teardown),
         cmocka_unit_test_setup_teardown(test_heal_incremental_chunks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_heal_full_pages, setup, teardown),
         cmocka_unit_test_setup_teardown(test_heal_incremental_pages, setup, teardown),
