@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/files.h"
 #include "cli/cli.h"
 
 static const char usage[] = "usage: cowgate [--root DIR] [--json] [--quiet] COMMAND ...\n";
@@ -140,6 +141,7 @@ int main(int argc, char **argv)
     optind = 0; /* getopt starts anew */
     /* A reader that goes away is an error of the write, not our death. */
     signal(SIGPIPE, SIG_IGN);
+    cg_files_raise_limit();
     r = c->run(&cli, argc, argv);
     cli_progress_end();
     cg_gateway_free(cli.gateway);

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
+#include "core/base/files.h"
 #include "core/gateway.h"
 #include "fuse/log.h"
 #include "fuse/mountpoint.h"
@@ -231,6 +232,7 @@ int main(int argc, char **argv)
     int status = 1;
 
     cg_log_start();
+    cg_files_raise_limit();
     if (cg_options_parse(argc, argv, &m.options, &err) < 0) {
         cg_log("%s", err.message);
         usage(stderr, 0);

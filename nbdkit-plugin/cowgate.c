@@ -10,6 +10,7 @@
 
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
+#include "core/base/files.h"
 #include "core/gateway.h"
 
 /* The NBD face: an export is an image, its name the image's name.  Clients can say nothing else, so
@@ -127,6 +128,7 @@ static int cowgate_get_ready(void)
     };
     struct cg_error err;
 
+    cg_files_raise_limit();
     return result(cg_gateway_new(&options, &gateway, &err), &err);
 }
 

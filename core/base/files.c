@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -275,6 +276,16 @@ int cg_run_mount_path(const char *mountpoint, char *ret, size_t size, struct cg_
     if ((size_t)snprintf(ret + n, size - n, "/mount-%08x", (unsigned)crc) >= size - n)
         return cg_error_set(err, ENAMETOOLONG, "run directory");
     return 0;
+}
+
+void cg_files_raise_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 int cg_boot_id(char ret[static 37], struct cg_error *err)

@@ -48,6 +48,10 @@ int cg_run_dir(char *ret, size_t size, struct cg_error *err);
  * long as it runs: below cg_run_dir. */
 int cg_run_mount_path(const char *mountpoint, char *ret, size_t size, struct cg_error *err);
 
+/* Raises the limit of open files to what this process may have: an open volume takes two for each
+ * layer.  Keeps quiet if it can't. */
+void cg_files_raise_limit(void);
+
 /* The kernel's boot id (random per boot) as text. */
 int cg_boot_id(char ret[static 37], struct cg_error *err);
 

@@ -17,6 +17,7 @@
 #include "core/volumes/make.h"
 #include "core/volumes/pool_dir.h"
 #include "core/volumes/volume.h"
+#include "core/volumes/writer.h"
 
 /* A volume that is being made. */
 struct making {
@@ -204,29 +205,53 @@ static int finish(struct making *m, const struct cg_name *name, uint64_t size, s
     return r < 0 ? r : cg_pool_dir_publish(space, m->path, name, err);
 }
 
+/* Gives the new volume the parent's layers.  -EAGAIN: they changed meanwhile, by a flatten or a
+ * rollback; nothing of them is there. */
+static int take_layers(struct making *m, const struct cg_name *parent, int from,
+                       struct cg_volume_json *ret_json, struct cg_error *err)
+{
+    struct cg_volume_json json;
+    struct cg_layers layers;
+    int r = layers_of(m->space, parent, from, &json, &layers, err);
+
+    if (r < 0)
+        return r;
+    r = link_layers(m, from, &layers, err);
+    if (r < 0) {
+        for (size_t i = 0; i < layers.count; i++)
+            cg_layer_remove(m->fd, layers.uuid[i], NULL);
+        cg_layers_clear(&layers);
+        cg_volume_json_clear(&json);
+        return r == -ENOENT ? -EAGAIN : r;
+    }
+    m->json.head = layers;
+    *ret_json = json;
+    return 0;
+}
+
 static int clone_into(struct making *m, const struct cg_name *parent, const struct cg_name *name,
                       struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int from = -1;
     struct cg_volume_json json;
-    struct cg_layers layers;
     int r = cg_volume_open_dir(m->space, parent, &from, err);
 
     if (r < 0)
         return r;
-    do
-        r = layers_of(m->space, parent, from, &json, &layers, err);
-    while (r == -EAGAIN);
+    for (unsigned attempt = 0;; attempt++) {
+        r = take_layers(m, parent, from, &json, err);
+        if (r != -EAGAIN || !cg_writer_wait(attempt))
+            break;
+    }
     if (r < 0)
         return r;
+    uint64_t size = m->json.head.size;
     strcpy(m->json.parent, json.parent);
     strcpy(m->json.parent_identity, json.parent_identity);
     m->json.parent_size = json.parent_size;
-    m->json.original_size = layers.size == json.head.size ? json.original_size : layers.size;
-    m->json.head = layers;
+    m->json.original_size = size == json.head.size ? json.original_size : size;
     cg_volume_json_clear(&json);
-    r = link_layers(m, from, &layers, err);
-    return r < 0 ? r : finish(m, name, layers.size, err);
+    return finish(m, name, size, err);
 }
 
 static int clone_volume(struct cg_volumes *space, const struct cg_name *parent,

@@ -56,17 +56,18 @@ int cg_volume_open_dir(struct cg_volumes *space, const struct cg_name *name, int
             return cg_error_say(err, ENOENT, "there is no volume %s", text);
         if (fd < 0)
             return cg_error_set(err, errno, "open %s", text);
-        if (flock(fd, LOCK_SH) < 0 || fstat(fd, &have) < 0)
+        bool locked = flock(fd, LOCK_SH | LOCK_NB) == 0;
+        if ((!locked && errno != EWOULDBLOCK && errno != EINTR) || fstat(fd, &have) < 0)
             return cg_error_set(err, errno, "lock %s", text);
-        /* Deleted or replaced before the lock was there?  Look again. */
-        if (fstatat(space->fd, path, &want, AT_SYMLINK_NOFOLLOW) == 0 &&
+        /* Being deleted, or deleted or replaced before the lock was there?  Look again. */
+        if (locked && fstatat(space->fd, path, &want, AT_SYMLINK_NOFOLLOW) == 0 &&
             want.st_dev == have.st_dev && want.st_ino == have.st_ino) {
             *ret_fd = fd;
             fd = -1;
             return 0;
         }
         if (!cg_writer_wait(attempt))
-            return cg_error_say(err, EBUSY, "%s keeps changing its place", text);
+            return cg_error_say(err, EBUSY, "%s is being deleted or replaced", text);
     }
 }
 
@@ -75,6 +76,19 @@ void cg_volume_close_layers(struct cg_layer **layers, size_t count)
     for (size_t i = 0; layers && i < count; i++)
         cg_layer_unref(layers[i]);
     free(layers);
+}
+
+/* Exclusively held is a layer below only while its writer gets done with it. */
+static int lock_layer(struct cg_layer *layer, bool top, struct cg_error *err)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        int r = cg_layer_lock(layer, LOCK_SH | LOCK_NB, err);
+        if (r != -EWOULDBLOCK || top)
+            return r;
+        if (!cg_writer_wait(attempt))
+            return cg_error_say(err, EBUSY, "layer %s is in use by another process",
+                                cg_layer_uuid(layer));
+    }
 }
 
 int cg_volume_open_layers(int dirfd, const struct cg_layers *layers, bool sealed,
@@ -87,7 +101,7 @@ int cg_volume_open_layers(int dirfd, const struct cg_layers *layers, bool sealed
         bool top = i + 1 == layers->count && !sealed;
         r = cg_layer_open(dirfd, layers->uuid[i], &open[i], err);
         if (r == 0)
-            r = cg_layer_lock(open[i], LOCK_SH | (top ? LOCK_NB : 0), err);
+            r = lock_layer(open[i], top, err);
     }
     if (r == 0 && cg_layer_size(open[layers->count - 1]) != layers->size)
         r = cg_error_say(err, EIO, "volume.json is damaged: its size is not that of layer %s",
@@ -249,14 +263,45 @@ static bool let_go(struct cg_volume *v)
     return true;
 }
 
-/* True if the caller has to end the volume: nobody has opened it again since. */
-static bool leave(struct cg_volume *v)
+static bool reopened_locked(struct cg_volume *v)
+{
+    return v->leaving == 1 && v->refs > 0;
+}
+
+static bool reopened(struct cg_volume *v)
 {
     CG_LOCK(&v->space->lock);
-    if (--v->leaving > 0 || v->refs > 0)
-        return false;
-    v->ending = true;
-    return true;
+    return reopened_locked(v);
+}
+
+/* While this process is ending, others that want to write wait instead of being refused: a server's
+ * successor comes while it still flushes.  Taken back if somebody opened the volume here. */
+static void say_ending(struct cg_volume *v, bool ending)
+{
+    struct cg_error ignored;
+    CG_LOCK(&v->change);
+
+    if (!atomic_load(&v->writing) || !(ending || reopened(v)))
+        return;
+    cg_volume_describe(v, ending, &ignored);
+    atomic_store(&v->says_ending, ending);
+}
+
+/* True if the caller has to end the volume: nobody has opened it again since.  Nobody frees it
+ * before the last has left. */
+static bool leave(struct cg_volume *v)
+{
+    for (;;) {
+        pthread_mutex_lock(&v->space->lock);
+        bool unsay = reopened_locked(v) && atomic_load(&v->says_ending);
+        if (!unsay)
+            v->ending = --v->leaving == 0 && v->refs == 0;
+        bool ending = v->ending;
+        pthread_mutex_unlock(&v->space->lock);
+        if (!unsay)
+            return ending;
+        say_ending(v, false);
+    }
 }
 
 static void forget(struct cg_volume *v)
@@ -277,6 +322,7 @@ static void flush_before_end(struct cg_volume *v)
 {
     struct cg_error ignored;
 
+    say_ending(v, true);
     if (!atomic_load(&v->writing) || atomic_load(&v->failed) < 0)
         return;
     struct cg_chain *head = cg_volume_head(v);

@@ -45,6 +45,7 @@ struct cg_volume {
     struct cg_chain *head;
 
     _Atomic uint64_t size; /* of head, for who needs nothing else */
+    atomic_bool says_ending; /* the lock file says that this process is about to end */
     atomic_bool writing;   /* the head's top layer takes writes */
     atomic_int failed;     /* -errno: the volume is between two states until it's opened again */
 };

@@ -244,6 +244,11 @@ int cg_volume_json_write(int dirfd, const struct cg_volume_json *json, struct cg
 
     if (!text)
         return cg_error_set(err, ENOMEM, "write volume.json");
+    /* Never what nobody could read again. */
+    if (json->head.count > CG_LAYERS_MAX || strlen(text) > FILE_MAX)
+        return cg_error_say(err, EFBIG,
+                            "a volume can't have so many layers and snapshots: export "
+                            "it to a new one");
     return cg_file_replace(dirfd, "volume.json", text, strlen(text), 0600, err);
 }
 

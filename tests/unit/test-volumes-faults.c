@@ -32,6 +32,7 @@ static struct {
     unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
     unsigned map_syncs;                             /* fdatasyncs of a map, counted */
     unsigned act_at;                                /* the taking of a gate before which */
+    unsigned act_at_link;                           /* the linkat before which it is */
     void (*act)(void);                              /* this is done */
     bool watch_sockets;   /* a socket may be removed only while the volume is locked */
     unsigned bad_unlinks; /* those that were not */
@@ -42,6 +43,8 @@ int __real_fdatasync(int fd);
 int __real_fsync(int fd);
 ssize_t __real_pwrite(int fd, const void *buf, size_t len, off_t off);
 int __real_ftruncate(int fd, off_t len);
+int __real_linkat(int from, const char *old, int to, const char *new, int flags);
+int __wrap_linkat(int from, const char *old, int to, const char *new, int flags);
 int __real_fallocate(int fd, int mode, off_t off, off_t len);
 int __real_unlink(const char *path);
 int __real_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
@@ -119,6 +122,13 @@ int __wrap_fallocate(int fd, int mode, off_t off, off_t len)
         return -1;
     }
     return __real_fallocate(fd, mode, off, len);
+}
+
+int __wrap_linkat(int from, const char *old, int to, const char *new, int flags)
+{
+    if (due(&hook.act_at_link))
+        hook.act();
+    return __real_linkat(from, old, to, new, flags);
 }
 
 static bool volume_is_locked(void)
@@ -534,15 +544,52 @@ static void test_run_directory_relative(void **state)
     setenv("COWGATE_RUN", pool.run, 1);
 }
 
+static void roll_back(void)
+{
+    struct cg_name s = pool_name(V "@s");
+    struct cg_error err;
+
+    assert_int_equal(cg_space_rollback(pool.space, &s, &err), 0);
+}
+
+/* The layers go while the clone is linking them: it takes those that are the volume's then. */
+static void test_clone_beside_rollback(void **state)
+{
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
+
+    (void)state;
+    put(image, 'A', 4096, 0);
+    cg_image_unref(image);
+    pool_snapshot(pool.space, V "@s");
+    for (hook.act_at_link = 1; hook.act_at_link < 6; hook.act_at_link++) {
+        unsigned at = hook.act_at_link;
+        image = pool_open(pool.space, V, CG_OPEN_WRITE);
+        put(image, 'B', 4096, 0);
+        cg_image_unref(image);
+        hook.act = roll_back;
+        pool_clone(pool.space, V, "volumes/p/c");
+        bool rolled = hook.act_at_link == 0;
+        hook.act_at_link = at;
+        image = pool_open(pool.space, "volumes/p/c", CG_OPEN_READ);
+        uint8_t first;
+        pool_read(image, &first, 1, 0);
+        assert_true(first == 'B' || (rolled && first == 'A'));
+        expect(image, (char)first, 4096, 0);
+        cg_image_unref(image);
+        pool_remove(pool.space, "volumes/p/c");
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_overtaken_by_killed), TEST(test_map_written_not_synced),
-        TEST(test_map_sync_failed),     TEST(test_begin_without_room),
-        TEST(test_successor_killed),    TEST(test_run_directory_gone),
-        TEST(test_lock_damaged),        TEST(test_run_directory_relative),
-        TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
+        TEST(test_overtaken_by_killed),   TEST(test_map_written_not_synced),
+        TEST(test_map_sync_failed),       TEST(test_begin_without_room),
+        TEST(test_successor_killed),      TEST(test_run_directory_gone),
+        TEST(test_lock_damaged),          TEST(test_run_directory_relative),
+        TEST(test_clone_beside_rollback), TEST(test_begin_fails_late),
+        TEST(test_zero_beside_growth),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
