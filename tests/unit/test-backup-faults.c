@@ -86,7 +86,7 @@ static unsigned step(void)
 {
     const char *valgrind = getenv("RUN_VALGRIND");
 
-    return valgrind && *valgrind ? 29 : 1;
+    return valgrind && *valgrind ? 43 : 1;
 }
 
 /* A volume of two pages with a few chunks and, unless first, a point and changes since. */
