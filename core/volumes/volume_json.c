@@ -40,9 +40,12 @@ int cg_volume_json_copy(const struct cg_volume_json *json, struct cg_volume_json
     copy.snapshot = NULL;
     copy.snapshots = 0;
     r = cg_layers_copy(&json->head, &copy.head, err);
-    for (size_t i = 0; r == 0 && i < json->snapshots; i++)
+    for (size_t i = 0; r == 0 && i < json->snapshots; i++) {
         r = cg_volume_json_add_snapshot(&copy, json->snapshot[i].name, json->snapshot[i].time,
                                         &json->snapshot[i].layers, err);
+        if (r == 0)
+            strcpy(copy.snapshot[i].uuid, json->snapshot[i].uuid);
+    }
     if (r < 0) {
         cg_volume_json_clear(&copy);
         return r;
@@ -117,6 +120,15 @@ static int parse_snapshots(const json_t *array, struct cg_volume_json *ret, stru
             r = bad(err, "a snapshot's name is not valid");
         else
             r = cg_volume_json_add_snapshot(ret, name, time, &layers, err);
+        if (r == 0) { /* older ones have none: what they were known by */
+            const char *uuid = json_string_value(json_object_get(s, "uuid"));
+            if (!uuid)
+                uuid = layers.uuid[layers.count - 1];
+            if (cg_uuid_valid(uuid))
+                strcpy(ret->snapshot[ret->snapshots - 1].uuid, uuid);
+            else
+                r = bad(err, "a snapshot's uuid is not valid");
+        }
         cg_layers_clear(&layers);
         if (r < 0)
             return r;
@@ -180,7 +192,8 @@ int cg_volume_json_parse(const char *text, size_t len, struct cg_volume_json *re
 
 static json_t *snapshot_json(const struct cg_volume_snapshot *s)
 {
-    json_t *object = json_pack("{s:s, s:I}", "name", s->name, "time", (json_int_t)s->time);
+    json_t *object =
+        json_pack("{s:s, s:s, s:I}", "name", s->name, "uuid", s->uuid, "time", (json_int_t)s->time);
 
     if (object && cg_layers_to_json(&s->layers, object, NULL) < 0) {
         json_decref(object);
@@ -273,6 +286,7 @@ int cg_volume_json_add_snapshot(struct cg_volume_json *json, const char *name, i
     struct cg_volume_snapshot *s = &grown[json->snapshots];
     *s = (struct cg_volume_snapshot){ .time = time };
     snprintf(s->name, sizeof s->name, "%s", name);
+    cg_uuid(s->uuid);
     int r = cg_layers_copy(layers, &s->layers, err);
     if (r == 0)
         json->snapshots++;

@@ -13,7 +13,8 @@
 
 struct cg_volume_snapshot {
     char name[CG_PART_MAX + 1];
-    int64_t time; /* seconds since 1970 */
+    char uuid[CG_UUID_LEN + 1]; /* of this snapshot: no other has it, even with the same layers */
+    int64_t time;               /* seconds since 1970 */
     struct cg_layers layers;
 };
 
@@ -59,7 +60,7 @@ int cg_volume_json_write(int dirfd, const struct cg_volume_json *json, struct cg
 struct cg_volume_snapshot *cg_volume_json_snapshot(const struct cg_volume_json *json,
                                                    const char *name);
 
-/* Adds a snapshot with a copy of layers. */
+/* Adds a snapshot with a uuid of its own and a copy of layers. */
 int cg_volume_json_add_snapshot(struct cg_volume_json *json, const char *name, int64_t time,
                                 const struct cg_layers *layers, struct cg_error *err);
 void cg_volume_json_remove_snapshot(struct cg_volume_json *json, const char *name);

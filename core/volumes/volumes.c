@@ -216,7 +216,7 @@ static int space_identify(void *self, const struct cg_name *name, struct cg_iden
     if (*name->snapshot) {
         const struct cg_volume_snapshot *s = cg_volume_json_snapshot(&json, name->snapshot);
         if (s)
-            snprintf(id.snapshot, sizeof id.snapshot, "%s", s->layers.uuid[s->layers.count - 1]);
+            snprintf(id.snapshot, sizeof id.snapshot, "%s", s->uuid);
         else
             r = cg_error_say(err, ENOENT, "there is no snapshot %s",
                              cg_name_text(name, true, text));

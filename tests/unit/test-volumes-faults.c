@@ -580,16 +580,33 @@ static void test_clone_beside_rollback(void **state)
     }
 }
 
+/* Two snapshots of the same moment are two. */
+static void test_snapshot_ids(void **state)
+{
+    struct cg_name a = pool_name(V "@a"), b = pool_name(V "@b");
+    struct cg_identity first, second, again;
+    struct cg_error err;
+
+    (void)state;
+    pool_snapshot(pool.space, V "@a");
+    assert_int_equal(cg_space_identify(pool.space, &a, &first, &err), 0);
+    pool_snapshot(pool.space, V "@b");
+    assert_int_equal(cg_space_identify(pool.space, &b, &second, &err), 0);
+    assert_int_equal(cg_space_identify(pool.space, &a, &again, &err), 0);
+    assert_string_not_equal(first.snapshot, second.snapshot);
+    assert_string_equal(first.snapshot, again.snapshot);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_overtaken_by_killed),   TEST(test_map_written_not_synced),
-        TEST(test_map_sync_failed),       TEST(test_begin_without_room),
-        TEST(test_successor_killed),      TEST(test_run_directory_gone),
-        TEST(test_lock_damaged),          TEST(test_run_directory_relative),
-        TEST(test_clone_beside_rollback), TEST(test_begin_fails_late),
-        TEST(test_zero_beside_growth),
+        TEST(test_overtaken_by_killed), TEST(test_map_written_not_synced),
+        TEST(test_map_sync_failed),     TEST(test_begin_without_room),
+        TEST(test_successor_killed),    TEST(test_run_directory_gone),
+        TEST(test_lock_damaged),        TEST(test_run_directory_relative),
+        TEST(test_snapshot_ids),        TEST(test_clone_beside_rollback),
+        TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
