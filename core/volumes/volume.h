@@ -44,10 +44,10 @@ struct cg_volume {
     pthread_rwlock_t gate;
     struct cg_chain *head;
 
-    _Atomic uint64_t size; /* of head, for who needs nothing else */
+    _Atomic uint64_t size;   /* of head, for who needs nothing else */
     atomic_bool says_ending; /* the lock file says that this process is about to end */
-    atomic_bool writing;   /* the head's top layer takes writes */
-    atomic_int failed;     /* -errno: the volume is between two states until it's opened again */
+    atomic_bool writing;     /* the head's top layer takes writes */
+    atomic_int failed;       /* -errno: the volume is between two states until it's opened again */
 };
 
 /* Opens the directory of a volume, held against deletion.  -ENOENT. */
