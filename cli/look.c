@@ -44,6 +44,8 @@ int cli_list(struct cli *cli, int argc, char **argv)
     const char *text = optind < argc ? argv[optind] : "";
     if (cg_name_parse_prefix(text, &prefix, &cli->err) < 0 || cli_gateway(cli) < 0)
         return cli_failed(cli);
+    if (prefix.partition)
+        return cli_misused("list", "%s: partitions aren't listed; ask info for one", text);
     if (cli->json && !(l.array = json_array())) {
         cg_error_set(&cli->err, ENOMEM, "list");
         return cli_failed(cli);
@@ -80,9 +82,17 @@ static bool is_size(const char *key)
     return strstr(key, "size") || strstr(key, "bytes") || strcmp(key, "allocated") == 0;
 }
 
+static bool is_time(const char *key)
+{
+    const char *dot = strrchr(key, '.');
+
+    key = dot ? dot + 1 : key;
+    return strcmp(key, "time") == 0 || strcmp(key, "created") == 0;
+}
+
 static void print_value(const char *key, json_t *value)
 {
-    char text[CG_SIZE_TEXT], full[300];
+    char text[CG_SIZE_TEXT], when[CLI_TIME_TEXT], full[300];
     size_t i;
     json_t *item;
 
@@ -98,6 +108,9 @@ static void print_value(const char *key, json_t *value)
     } else if (json_is_integer(value) && is_size(key)) {
         cg_size_text(text, (uint64_t)json_integer_value(value));
         printf("%s: %" JSON_INTEGER_FORMAT " (%s)\n", key, json_integer_value(value), text);
+    } else if (json_is_integer(value) && is_time(key)) {
+        cli_time_text(when, (time_t)json_integer_value(value));
+        printf("%s: %s\n", key, when);
     } else if (json_is_integer(value)) {
         printf("%s: %" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
     } else if (json_is_boolean(value)) {
@@ -137,6 +150,8 @@ int cli_info(struct cli *cli, int argc, char **argv)
             info = image_info(cli, text);
         else if (cg_space_info(space, &name, &info, &cli->err) < 0)
             info = NULL;
+        else if (!json_object_get(info, "name"))
+            json_object_set_new(info, "name", json_string(text));
     }
     if (!info)
         return cli_failed(cli);
@@ -176,8 +191,8 @@ static int diff_in_space(struct cli *cli, const char *a, const char *b, json_t *
         r = cli_name(cli, b, &to, &space);
     if (r < 0)
         return r;
-    if (from_space != space || from.partition || to.partition)
-        return -ENOTSUP;
+    if (from_space != space || from.partition || to.partition || !from.snapshot[0])
+        return -ENOTSUP; /* a head changes: what it has in common with another isn't recorded */
     return cg_space_diff(space, &from, &to, print_extent, array, &cli->err);
 }
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -142,6 +143,13 @@ int cg_root_init(const char *path, const char *url, struct cg_error *err)
         return r;
     if (!realpath(place, full))
         return cg_error_set(err, errno, "resolve %s", place);
+    /* Two at once: the second waits, and finds a root. */
+    CG_CLEANUP(cg_close) int lock = open(full, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock < 0 || flock(lock, LOCK_EX) < 0)
+        return cg_error_set(err, errno, "lock %s", full);
+    r = check_empty(full, err);
+    if (r < 0)
+        return r;
     r = fill_root(full, repository, err);
     if (r < 0) {
         char part[PATH_MAX + 8];

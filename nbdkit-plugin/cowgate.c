@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,8 @@
  * they reach neither paths nor URIs.
  *
  * Thread model: nbdkit calls from any number of threads, several of one connection at a time; the
- * image takes that as it is.  The globals are set before nbdkit forks and only read afterwards;
- * nothing starts a thread before that. */
+ * image takes that as it is.  The globals are set before nbdkit forks and only read afterwards,
+ * except connections, which has a lock; nothing starts a thread before that. */
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 /* nbdkit sends no longer lists. */
@@ -36,7 +37,11 @@ static struct cg_gateway *gateway;
 struct connection {
     struct cg_image *image;
     char description[CG_NAME_MAX];
+    struct connection *next; /* guarded by connections_lock */
 };
+
+static pthread_mutex_t connections_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct connection *connections; /* guarded by connections_lock */
 
 /* Logs the message and tells nbdkit the errno, as one that NBD can carry or EIO: nbdkit makes
  * EINVAL of those that NBD doesn't know, as if the client were to blame. */
@@ -62,8 +67,21 @@ static int result(int r, const struct cg_error *err)
     return -1;
 }
 
+static void end_connection(struct connection *c)
+{
+    cg_image_unref(c->image);
+    free(c);
+}
+
+/* nbdkit closes no connection any more once it was told to quit: what is still open then, with all
+ * threads gone, is closed here. */
 static void cowgate_unload(void)
 {
+    while (connections) {
+        struct connection *c = connections;
+        connections = c->next;
+        end_connection(c);
+    }
     cg_gateway_free(gateway);
     free(root);
     free(project);
@@ -224,8 +242,12 @@ static void *cowgate_open(int readonly)
         return NULL;
     }
     int r = open_image(text, !readonly, c, &err);
-    if (r == 0)
+    if (r == 0) {
+        CG_LOCK(&connections_lock);
+        c->next = connections;
+        connections = c;
         return c;
+    }
     cg_error_prefix(&err, r, "open export '%.200s'", text);
     failed(r, &err);
     free(c);
@@ -236,8 +258,13 @@ static void cowgate_close(void *handle)
 {
     struct connection *c = handle;
 
-    cg_image_unref(c->image);
-    free(c);
+    pthread_mutex_lock(&connections_lock);
+    struct connection **at = &connections;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    pthread_mutex_unlock(&connections_lock);
+    end_connection(c);
 }
 
 static const char *cowgate_export_description(void *handle)

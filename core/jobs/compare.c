@@ -47,7 +47,7 @@ static int read_from(struct compare *c, uint64_t off, size_t len, struct cg_erro
     size_t there = off < c->from_size ? (size_t)cg_min(len, c->from_size - off) : 0;
 
     memset(c->a + there, 0, len - there);
-    return cg_image_pread(c->from, c->a, there, off, err);
+    return there ? cg_image_pread(c->from, c->a, there, off, err) : 0;
 }
 
 static int compare_piece(struct compare *c, uint64_t off, size_t len, struct cg_error *err)

@@ -94,6 +94,19 @@ static int flush(struct cg_volume *v, struct cg_error *err)
     return cg_layer_flush(cg_chain_top(head), err);
 }
 
+/* Somebody else writes the volume, or did since.  If it is another handle of this process, a flush
+ * covers what was acknowledged there too. */
+static int flush_taken_over(struct cg_volume *v, struct cg_error *err)
+{
+    struct cg_volume *writer = cg_volume_find_writer(v->space, v->dirfd);
+
+    if (!writer)
+        return 0;
+    int r = flush(writer, err);
+    cg_volume_unref(writer);
+    return r;
+}
+
 static int image_flush(void *self, struct cg_error *err)
 {
     struct cg_volume *v = self;
@@ -105,8 +118,8 @@ static int image_flush(void *self, struct cg_error *err)
         if (r < 0 || last.pid == 0)
             return r;
         r = cg_volume_begin(v, err);
-        if (r == -EBUSY || r == -ESTALE) /* somebody else has taken it over */
-            return 0;
+        if (r == -EBUSY || r == -ESTALE)
+            return flush_taken_over(v, err);
         if (r < 0)
             return r;
     }

@@ -31,6 +31,18 @@ must_fail 1 'format 2' cowgate --root "$tmp/other" init --repository "$repo"
 sed -i 's/"format": *2/"format": 1/' "$repo/repository.json"
 must_fail 1 's3://bucket: write an absolute path' cowgate --root other init --repository s3://bucket
 
+# Two at once: one makes the root, the other finds it.
+for i in $(seq 10); do
+    cowgate --root "twice$i" init 2>a.err & a=$!
+    cowgate --root "twice$i" init 2>b.err & b=$!
+    failures=0
+    wait $a || failures=$((failures + 1))
+    wait $b || failures=$((failures + 1))
+    [ $failures = 1 ] || fail "$failures of two inits failed: $(cat a.err b.err)"
+    cowgate --root "twice$i" create volumes/acme/web --size 1M
+    cowgate --root "twice$i" list backups
+done
+
 # Names.
 cowgate create volumes/acme/web --size 1M
 before=$(cowgate --json list)
@@ -58,6 +70,8 @@ must_fail 1 'size 0' cowgate create volumes/acme/new --size 0
 must_fail 1 'not a multiple of 512' cowgate create volumes/acme/new --size 1000
 must_fail 1 'is not a size' cowgate create volumes/acme/new --size lots
 must_fail 1 'larger than 4 EiB' cowgate create volumes/acme/new --size 99999999T
+must_fail 1 'is a path, and only a name can stand here' cowgate create ./disk.raw --size 1M
+must_fail 2 "partitions aren't listed" cowgate list volumes/acme/web.p1
 must_fail 1 'only grow|grows' cowgate resize volumes/acme/web 512K
 : >empty.raw
 must_fail 1 'empty.raw' cowgate import ./empty.raw volumes/acme/new

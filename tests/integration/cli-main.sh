@@ -49,6 +49,12 @@ cowgate rollback volumes/acme/web@s1
 cowgate --quiet export volumes/acme/web ./back.raw
 same a.raw back.raw
 
+# Two heads, and images of different sizes, are read and compared.
+cowgate --quiet diff volumes/acme/copy volumes/acme/web >heads
+[ ! -s heads ] || fail "equal heads differ: $(cat heads)"
+cowgate --quiet diff volumes/acme/odd volumes/acme/web >longer
+[ "$(tail -n 1 longer | awk '{ print $1 + $2 }')" = $((40 * 65536)) ] || fail "longer: $(tail -n 1 longer)"
+
 # Resize, rename, delete.
 cowgate resize volumes/acme/web 12M
 cowgate --quiet export volumes/acme/web ./grown.raw

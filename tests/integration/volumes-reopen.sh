@@ -32,3 +32,12 @@ for i in 1 2 3 4 5; do
     [ "$(dd if=out.raw bs=4096 skip=$((i + 1)) count=1 status=none | tr -d "\\00$i" | wc -c)" = 0 ] || fail "write $i is lost"
 done
 [ -z "$(ls "$COWGATE_RUN" | grep '^map-')" ] || fail "working maps are left: $(ls "$COWGATE_RUN")"
+
+# A server that is told to end while its client is just leaving closes the volume all the same.
+for i in $(seq 20); do
+    start_serve "$tmp/t$i"
+    qemu-io -f raw -c "write -P $i 32M 1M" "$(uri "$tmp/t$i" volumes/acme/web)" >/dev/null
+    kill "$serve_pid"
+    wait "$serve_pid" || fail "the server ended with $?"
+    [ -z "$(ls "$COWGATE_RUN" | grep '^map-')" ] || fail "round $i: the volume wasn't closed"
+done
