@@ -110,8 +110,9 @@ static int fault(struct cg_error *err, const char *text, const char *why)
     bool maybe_path = strchr(text, '/') == NULL && text[0] != '\0';
 
     if (cg_arg_kind(text) != CG_ARG_NAME)
-        return cg_error_say(err, EINVAL, "'%.200s' is a %s, and only a name can stand here", text,
-                            cg_arg_kind(text) == CG_ARG_PATH ? "path" : "URI");
+        return cg_error_say(err, EINVAL,
+                            "'%.200s' is not a name: it is a %s, and only a name can stand here",
+                            text, cg_arg_kind(text) == CG_ARG_PATH ? "path" : "URI");
     if (maybe_path)
         return cg_error_say(err, EINVAL, "'%.200s' is not a name: it %s; for a file write ./%.200s",
                             text, why, text);
