@@ -16,7 +16,7 @@ def stage(bench, size):
             for name in sorted(files):
                 path = os.path.join(folder, name)
                 try:
-                    length = os.lstat(path).st_size
+                    length = -(-os.lstat(path).st_size // 4096) * 4096  # whole blocks
                     if os.path.islink(path) or not os.path.isfile(path):
                         continue
                     if total + length > size:
