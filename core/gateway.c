@@ -12,6 +12,7 @@
 #include "core/image/file.h"
 #include "core/image/nbd.h"
 #include "core/image/window.h"
+#include "core/module.h"
 #include "core/root.h"
 #include "core/volumes/volumes.h"
 
@@ -19,11 +20,12 @@
 struct cg_gateway {
     struct cg_root root;
     char *project; /* NULL: all */
-    bool read_only;
+    bool read_only, serving;
     struct cg_space *volumes;
     pthread_mutex_t lock;
     struct cg_repository *repository; /* guarded by lock; NULL until it's needed */
     struct cg_space *backups;         /* guarded by lock; NULL until it's needed */
+    struct cg_space *rbd;             /* guarded by lock; NULL until it's needed */
 };
 
 int cg_gateway_init(const char *root, const char *repository, struct cg_error *err)
@@ -59,6 +61,22 @@ static int open_repository_locked(struct cg_gateway *g, struct cg_error *err)
     return 0;
 }
 
+/* Loads the module for rbd/; lock is held. */
+static int open_rbd_locked(struct cg_gateway *g, struct cg_error *err)
+{
+    const struct cg_module *module;
+
+    if (g->rbd)
+        return 0;
+    int r = cg_module_load("rbd", &module, err);
+    return r < 0 ? r : module->open(g->root.rbd, &g->rbd, err);
+}
+
+bool cg_gateway_has(struct cg_gateway *g, enum cg_name_space space)
+{
+    return space != CG_NAME_RBD || g->root.rbd;
+}
+
 int cg_gateway_repository(struct cg_gateway *g, struct cg_repository **ret_repository,
                           struct cg_error *err)
 {
@@ -84,6 +102,13 @@ static int any_space(struct cg_gateway *g, const struct cg_name *name, struct cg
             *ret = g->backups;
         return r;
     }
+    if (name->space == CG_NAME_RBD && (!g->serving || cg_gateway_has(g, CG_NAME_RBD))) {
+        CG_LOCK(&g->lock);
+        int r = open_rbd_locked(g, err);
+        if (r == 0)
+            *ret = g->rbd;
+        return r;
+    }
     return cg_error_say(err, ENOENT, "%s/: there is no such space in this root",
                         cg_name_space_text(name->space));
 }
@@ -91,12 +116,14 @@ static int any_space(struct cg_gateway *g, const struct cg_name *name, struct cg
 int cg_gateway_space(struct cg_gateway *g, const struct cg_name *name, struct cg_space **ret_space,
                      struct cg_error *err)
 {
-    if (g->project && name->parts > 0 && strcmp(name->part[0], g->project)) {
+    int r = any_space(g, name, ret_space, err);
+    if (r == 0 && g->project && name->parts > 0 &&
+        !cg_space_in_project(*ret_space, name, g->project)) {
         char text[CG_NAME_MAX];
         return cg_error_say(err, ENOENT, "%s: only project %s is served here",
                             cg_name_text(name, false, text), g->project);
     }
-    return any_space(g, name, ret_space, err);
+    return r;
 }
 
 /* Opens name in its space and lays a window over it if a partition is meant. */
@@ -267,6 +294,7 @@ int cg_gateway_new(const struct cg_gateway_options *options, struct cg_gateway *
         return cg_error_set(err, ENOMEM, "open the root");
     pthread_mutex_init(&g->lock, NULL);
     g->read_only = options->read_only;
+    g->serving = options->serving;
     int r = cg_root_load(options->root, &g->root, err);
     if (r < 0)
         goto fail;
@@ -298,6 +326,7 @@ void cg_gateway_free(struct cg_gateway *g)
         return;
     cg_space_free(g->volumes);
     cg_space_free(g->backups);
+    cg_space_free(g->rbd);
     cg_repository_close(g->repository);
     pthread_mutex_destroy(&g->lock);
     cg_root_clear(&g->root);

@@ -12,6 +12,8 @@ struct cg_gateway_options {
     const char *root;    /* NULL: $COWGATE_ROOT, else the default of this user */
     const char *project; /* NULL: all; else names in other projects don't exist */
     bool read_only;      /* nothing is opened for writing */
+    bool serving;        /* names come from others: only the spaces that the root configures are
+                            there */
 };
 
 /* Makes a root (it may be there, empty) with pool/ and repo/, or with the repository at the
@@ -45,6 +47,9 @@ int cg_gateway_open_any(struct cg_gateway *gateway, const char *text, unsigned f
 /* The space of a name, with the project checked; -ENOENT if the root has no such space. */
 int cg_gateway_space(struct cg_gateway *gateway, const struct cg_name *name,
                      struct cg_space **ret_space, struct cg_error *err);
+
+/* True if the root's configuration has the space. */
+bool cg_gateway_has(struct cg_gateway *gateway, enum cg_name_space space);
 
 /* One level of names below prefix: the spaces (CG_NAME_ROOT), projects, images. */
 int cg_gateway_list(struct cg_gateway *gateway, const struct cg_name *prefix, cg_entry_fn *fn,

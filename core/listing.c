@@ -10,6 +10,8 @@
 
 /* Lets only one project through. */
 struct only {
+    struct cg_space *space;
+    const struct cg_name *prefix;
     const char *project;
     cg_entry_fn *fn;
     void *opaque;
@@ -18,8 +20,12 @@ struct only {
 static int only_project(void *opaque, const struct cg_entry *entry, struct cg_error *err)
 {
     struct only *o = opaque;
+    struct cg_name name = *o->prefix;
 
-    return strcmp(entry->name, o->project) ? 0 : o->fn(o->opaque, entry, err);
+    if (name.parts < CG_PARTS && !entry->self)
+        snprintf(name.part[name.parts++], sizeof name.part[0], "%.*s",
+                 (int)strcspn(entry->name, "@"), entry->name);
+    return cg_space_in_project(o->space, &name, o->project) ? o->fn(o->opaque, entry, err) : 0;
 }
 
 int cg_gateway_list(struct cg_gateway *g, const struct cg_name *prefix, cg_entry_fn *fn,
@@ -28,10 +34,10 @@ int cg_gateway_list(struct cg_gateway *g, const struct cg_name *prefix, cg_entry
     struct cg_space *space;
 
     if (prefix->space == CG_NAME_ROOT) {
-        for (unsigned i = CG_NAME_VOLUMES; i <= CG_NAME_BACKUPS; i++) {
+        for (unsigned i = CG_NAME_VOLUMES; i <= CG_NAME_RBD; i++) {
             struct cg_entry e = { .name = cg_name_space_text((enum cg_name_space)i),
                                   .directory = true };
-            int r = fn(opaque, &e, err);
+            int r = cg_gateway_has(g, (enum cg_name_space)i) ? fn(opaque, &e, err) : 0;
             if (r != 0)
                 return r;
         }
@@ -41,8 +47,8 @@ int cg_gateway_list(struct cg_gateway *g, const struct cg_name *prefix, cg_entry
     if (r < 0)
         return r;
     const char *project = cg_gateway_project(g);
-    struct only only = { project, fn, opaque };
-    if (project && prefix->parts == 0)
+    struct only only = { space, prefix, project, fn, opaque };
+    if (project)
         return cg_space_list(space, prefix, only_project, &only, err);
     return cg_space_list(space, prefix, fn, opaque, err);
 }
@@ -89,10 +95,9 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct cg_entry *)a)->name, ((const struct cg_entry *)b)->name);
 }
 
-/* Lists what is below the text of a prefix, depth first.  only: the last component of what was
- * asked for, when that is an image and not a directory; NULL for all. */
-static int list_below(struct cg_gateway *g, const char *text, const char *only, cg_entry_fn *fn,
-                      void *opaque, struct cg_error *err)
+/* Lists what is below the text of a prefix, depth first. */
+static int list_below(struct cg_gateway *g, const char *text, cg_entry_fn *fn, void *opaque,
+                      struct cg_error *err)
 {
     CG_CLEANUP(clear_level) struct level l = { 0 };
     struct cg_name prefix;
@@ -104,15 +109,15 @@ static int list_below(struct cg_gateway *g, const char *text, const char *only, 
         return r;
     if (l.count > 0)
         qsort(l.v, l.count, sizeof *l.v, by_name);
-    size_t n = only ? strlen(only) : 0;
+    const char *slash = strrchr(text, '/');
+    int parent = slash ? (int)(slash - text) : 0;
     for (size_t i = 0; r == 0 && i < l.count; i++) {
         struct cg_entry e = l.v[i];
-        if (only && (strncmp(e.name, only, n) || (e.name[n] != '\0' && e.name[n] != '@')))
-            continue;
         char name[2 * CG_NAME_MAX];
-        snprintf(name, sizeof name, "%s%s%s", text, text[0] ? "/" : "", e.name);
+        snprintf(name, sizeof name, "%.*s%s%s", e.self ? parent : (int)strlen(text), text,
+                 text[0] ? "/" : "", e.name);
         e.name = name;
-        r = e.directory ? list_below(g, name, NULL, fn, opaque, err) : fn(opaque, &e, err);
+        r = e.directory ? list_below(g, name, fn, opaque, err) : fn(opaque, &e, err);
     }
     return r;
 }
@@ -121,13 +126,6 @@ int cg_gateway_list_all(struct cg_gateway *g, const struct cg_name *prefix, cg_e
                         void *opaque, struct cg_error *err)
 {
     char text[CG_NAME_MAX];
-    bool image = (prefix->space == CG_NAME_VOLUMES && prefix->parts == 2) ||
-                 (prefix->space == CG_NAME_BACKUPS && prefix->parts == 3);
 
-    cg_name_text(prefix, true, text);
-    if (!image)
-        return list_below(g, text, NULL, fn, opaque, err);
-    char *slash = strrchr(text, '/');
-    *slash = '\0';
-    return list_below(g, text, slash + 1, fn, opaque, err);
+    return list_below(g, cg_name_text(prefix, true, text), fn, opaque, err);
 }

@@ -223,6 +223,7 @@ int cg_root_load(const char *path, struct cg_root *ret, struct cg_error *err)
     }
     root.repository = repository;
     repository = NULL;
+    root.rbd = json_incref(json_object_get(config, "rbd"));
     *ret = root;
     return 0;
 }
@@ -232,5 +233,6 @@ void cg_root_clear(struct cg_root *root)
     free(root->path);
     free(root->pool);
     free(root->repository);
+    json_decref(root->rbd);
     *root = (struct cg_root){ 0 };
 }

@@ -3,12 +3,15 @@
 #ifndef CG_ROOT_H
 #define CG_ROOT_H
 
+#include <jansson.h>
+
 #include "core/base/error.h"
 
 struct cg_root {
     char *path;       /* absolute */
     char *pool;       /* absolute */
     char *repository; /* absolute */
+    json_t *rbd;      /* what the configuration says of rbd/; NULL if nothing */
 };
 
 /* See cg_gateway_init. */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/space.h"
 
@@ -32,6 +33,18 @@ static int cannot(struct cg_space *space, const char *what, struct cg_error *err
 {
     return cg_error_say(err, ENOTSUP, "%s: not possible in %s/", what,
                         cg_name_space_text(space->kind));
+}
+
+bool cg_space_in_project(struct cg_space *space, const struct cg_name *name, const char *project)
+{
+    if (space->ops->in_project)
+        return space->ops->in_project(space->self, name, project);
+    return strcmp(name->part[0], project) == 0;
+}
+
+double cg_space_audit(struct cg_space *space)
+{
+    return space->ops->audit ? space->ops->audit(space->self) : 0;
 }
 
 int cg_space_list(struct cg_space *space, const struct cg_name *prefix, cg_entry_fn *fn,

@@ -35,6 +35,8 @@ enum {
 struct cg_entry {
     const char *name;        /* the last component: "acme", "web", "web@s1", "latest" */
     bool directory;          /* names lie below; else an image */
+    bool self;               /* not below the prefix, but the image that the prefix names, or a
+                                snapshot of it */
     uint64_t size;           /* of an image, bytes */
     time_t time;             /* when it was made; 0 if unknown */
     const char *description; /* for people: "snapshot", "point, 3.2 GiB"; may be NULL */
@@ -52,8 +54,15 @@ struct cg_identity {
 };
 
 struct cg_space_ops {
-    /* Calls fn for each name directly below prefix; an unknown prefix is -ENOENT, an empty one is
-     * not.  Names come in no particular order. */
+    /* True if a name or a prefix of names belongs to a project.  NULL: what its first component
+     * says. */
+    bool (*in_project)(void *self, const struct cg_name *name, const char *project);
+    /* Which share of the chunks that diff calls unchanged a backup reads and compares.  NULL:
+     * none. */
+    double (*audit)(void *self);
+    /* Calls fn for each name directly below prefix, or, if prefix is an image, for it and its
+     * snapshots; an unknown prefix is -ENOENT, an empty one is not.  Names come in no particular
+     * order. */
     int (*list)(void *self, const struct cg_name *prefix, cg_entry_fn *fn, void *opaque,
                 struct cg_error *err);
     /* Opens an image.  Opening what is open in this process shares it. */
@@ -117,6 +126,11 @@ struct cg_parents {
 /* Wraps a backend's self, which the space then owns.  NULL if memory is short. */
 struct cg_space *cg_space_new(enum cg_name_space kind, const struct cg_space_ops *ops, void *self);
 void cg_space_free(struct cg_space *space);
+
+/* True if names of this space below prefix, or prefix itself, belong to the project. */
+bool cg_space_in_project(struct cg_space *space, const struct cg_name *name, const char *project);
+
+double cg_space_audit(struct cg_space *space);
 
 /* Each calls the operation of the same name, -ENOTSUP with a message if there is none. */
 int cg_space_list(struct cg_space *space, const struct cg_name *prefix, cg_entry_fn *fn,

@@ -78,6 +78,7 @@ static void clear(struct mount *m)
 static int open_root(struct mount *m, struct cg_error *err)
 {
     const struct cg_gateway_options options = {
+        .serving = true,
         .root = m->options.root,
         .project = m->options.project,
         .read_only = m->options.read_only,

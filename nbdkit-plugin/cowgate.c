@@ -140,6 +140,7 @@ static int cowgate_config(const char *key, const char *value)
 static int cowgate_get_ready(void)
 {
     struct cg_gateway_options options = {
+        .serving = true,
         .root = root,
         .project = project,
         .read_only = read_only,

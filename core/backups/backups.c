@@ -131,6 +131,7 @@ struct listing {
     cg_entry_fn *fn;
     void *opaque;
     int ended; /* what fn returned last */
+    bool self; /* the point is what was asked for */
 };
 
 static int list_directory(void *opaque, const char *name, struct cg_error *err)
@@ -151,9 +152,11 @@ static int list_head(struct listing *l, const char *name, const struct cg_point 
         snprintf(text, sizeof text, "point %s, %s", head->name, size);
     else
         snprintf(text, sizeof text, "point, %s", size);
-    struct cg_entry entry = {
-        .name = name, .size = head->size, .time = (time_t)head->time, .description = text
-    };
+    struct cg_entry entry = { .name = name,
+                              .self = l->self,
+                              .size = head->size,
+                              .time = (time_t)head->time,
+                              .description = text };
     return l->fn(l->opaque, &entry, err);
 }
 
@@ -185,17 +188,26 @@ static int list_volume(struct listing *l, struct cg_error *err)
     return cg_error_say(err, -r, "%s", why.message);
 }
 
+static int list_one(struct backups *b, const struct cg_name *name, struct listing *l,
+                    struct cg_error *err)
+{
+    CG_CLEANUP(cg_point_cleanup) struct cg_point *point = NULL;
+
+    l->self = true;
+    int r = find_point(b, name, &l->project, &point, err);
+    return r < 0 ? r : list_head(l, name->part[2], point, err);
+}
+
 static int backups_list(void *self, const struct cg_name *prefix, cg_entry_fn *fn, void *opaque,
                         struct cg_error *err)
 {
     struct backups *b = self;
     struct listing l = { .volume = prefix->part[1], .fn = fn, .opaque = opaque };
-    char text[CG_NAME_MAX];
 
     if (prefix->parts == 0)
         return cg_repository_projects(b->repo, list_directory, &l, err);
     if (prefix->parts > 2)
-        return cg_error_say(err, ENOENT, "nothing lies below %s", cg_name_text(prefix, true, text));
+        return list_one(b, prefix, &l, err);
     int r = cg_repository_project(b->repo, prefix->part[0], false, &l.project, err);
     if (r < 0)
         return r;

@@ -1,4 +1,5 @@
-core_libcowgate_la_SOURCES += \
+noinst_LTLIBRARIES += core/libcowgate-base.la
+core_libcowgate_base_la_SOURCES = core/space.c core/space.h \
 	core/base/bytes.c core/base/bytes.h \
 	core/base/cleanup.h \
 	core/base/error.c core/base/error.h \
@@ -6,3 +7,4 @@ core_libcowgate_la_SOURCES += \
 	core/base/name.c core/base/name.h \
 	core/base/size.c core/base/size.h \
 	core/base/workers.c core/base/workers.h
+core_libcowgate_base_la_LIBADD = $(JANSSON_LIBS) $(ISAL_LIBS) $(BLKID_LIBS) $(LIBNBD_LIBS)

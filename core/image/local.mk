@@ -1,4 +1,4 @@
-core_libcowgate_la_SOURCES += \
+core_libcowgate_base_la_SOURCES += \
 	core/image/extents.c \
 	core/image/file.c core/image/file.h \
 	core/image/image.c core/image/image.h \

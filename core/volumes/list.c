@@ -50,6 +50,7 @@ struct listing {
     const char *project;
     cg_entry_fn *fn;
     void *opaque;
+    bool self; /* the volume is what was asked for */
 };
 
 static int list_project(struct cg_volumes *space, const char *name, void *opaque,
@@ -66,6 +67,7 @@ static int tell_volume(struct listing *l, const char *name, const struct cg_volu
                        struct cg_error *err)
 {
     struct cg_entry head = { .name = name,
+                             .self = l->self,
                              .size = json->head.size,
                              .time = json->created,
                              .description = *json->parent ? "volume, a clone" : "volume" };
@@ -75,9 +77,11 @@ static int tell_volume(struct listing *l, const char *name, const struct cg_volu
         const struct cg_volume_snapshot *s = &json->snapshot[i];
         char text[2 * CG_PART_MAX + 2];
         snprintf(text, sizeof text, "%s@%s", name, s->name);
-        struct cg_entry entry = {
-            .name = text, .size = s->layers.size, .time = s->time, .description = "snapshot"
-        };
+        struct cg_entry entry = { .name = text,
+                                  .self = l->self,
+                                  .size = s->layers.size,
+                                  .time = s->time,
+                                  .description = "snapshot" };
         r = l->fn(l->opaque, &entry, err);
     }
     return r;
@@ -103,7 +107,7 @@ static int list_volume(struct cg_volumes *space, const char *name, void *opaque,
             return 0;
     }
     if (r < 0) { /* one that is damaged doesn't hide the others */
-        struct cg_entry entry = { .name = name, .description = why.message };
+        struct cg_entry entry = { .name = name, .self = l->self, .description = why.message };
         return l->fn(l->opaque, &entry, err);
     }
     r = tell_volume(l, name, &json, err);
@@ -130,12 +134,13 @@ static int list_one(struct cg_volumes *space, const struct cg_name *name, struct
         const char *want;
         struct listing *l;
     } o = { text, l };
-    struct listing filtered = { l->project, only, &o };
+    struct listing filtered = { l->project, only, &o, true };
     CG_CLEANUP(cg_close) int fd = -1;
     int r = cg_volume_open_dir(space, name, &fd, err);
 
     if (r < 0)
         return r;
+    l->self = true;
     if (!*name->snapshot)
         return list_volume(space, name->part[1], l, err);
     snprintf(text, sizeof text, "%s@%s", name->part[1], name->snapshot);
@@ -145,7 +150,7 @@ static int list_one(struct cg_volumes *space, const struct cg_name *name, struct
 int cg_list(struct cg_volumes *space, const struct cg_name *prefix, cg_entry_fn *fn, void *opaque,
             struct cg_error *err)
 {
-    struct listing l = { prefix->part[0], fn, opaque };
+    struct listing l = { prefix->part[0], fn, opaque, false };
 
     if (prefix->parts == 0)
         return each_directory(space, ".", list_project, &l, err);

@@ -1,0 +1,45 @@
+/* The connection to a Ceph cluster: made at the first use, one for the whole process. */
+#ifndef CG_RBD_CLUSTER_H
+#define CG_RBD_CLUSTER_H
+
+#include <stdint.h>
+
+#include <rados/librados.h>
+
+#include "core/base/error.h"
+#include "core/rbd/settings.h"
+
+struct cg_rbd_cluster;
+
+#define CG_RBD_FSID 36 /* characters of a cluster's id */
+
+/* Connects to nothing yet.  config must outlive the cluster.  NULL if memory is short. */
+struct cg_rbd_cluster *cg_rbd_cluster_new(const struct cg_rbd_config *config);
+
+/* All images are closed.  NULL is fine. */
+void cg_rbd_cluster_free(struct cg_rbd_cluster *cluster);
+
+/* The pool and namespace ("" for the default one), connecting first if need be.  Owned by the
+ * cluster, valid as long as it is.  -ENOENT: no such pool.  Any thread. */
+int cg_rbd_cluster_pool(struct cg_rbd_cluster *cluster, const char *pool, const char *namespace,
+                        rados_ioctx_t *ret_io, struct cg_error *err);
+
+/* The cluster's id, connecting first if need be. */
+int cg_rbd_cluster_fsid(struct cg_rbd_cluster *cluster, char ret[static CG_RBD_FSID + 1],
+                        struct cg_error *err);
+
+/* Calls fn with the name of each pool. */
+int cg_rbd_cluster_pools(struct cg_rbd_cluster *cluster,
+                         int (*fn)(void *opaque, const char *pool, struct cg_error *err),
+                         void *opaque, struct cg_error *err);
+
+/* True while something that timed out is still unanswered: then the connection can't be taken
+ * down, and the process ends with it. */
+void cg_rbd_cluster_pin(struct cg_rbd_cluster *cluster);
+void cg_rbd_cluster_unpin(struct cg_rbd_cluster *cluster);
+
+/* Turns a result of librados or librbd into ours, with what was being done before it. */
+int cg_rbd_failed(int r, struct cg_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,115 @@
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/base/cleanup.h"
+#include "core/rbd/rbd.h"
+
+static void close_image(struct cg_rbd_image **im)
+{
+    cg_rbd_image_close(*im);
+}
+
+/* The pool's number and the image's id are never used again. */
+int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *ret,
+                    struct cg_error *err)
+{
+    struct cg_rbd *rbd = self;
+    CG_CLEANUP(close_image) struct cg_rbd_image *im = NULL;
+    struct cg_identity id = { .snapshot = "" };
+    char fsid[CG_RBD_FSID + 1], image_id[32];
+    struct cg_rbd_place p;
+    uint64_t snap;
+
+    int r = cg_rbd_place(rbd, name, &p, err);
+    if (r == 0)
+        r = cg_rbd_cluster_fsid(rbd->cluster, fsid, err);
+    if (r == 0)
+        r = cg_rbd_open_once(rbd, name, false, &im, err);
+    if (r < 0)
+        return r;
+    rbd_image_t image = cg_rbd_image_handle(im);
+    r = rbd_get_id(image, image_id, sizeof image_id);
+    if (r == 0 && name->snapshot[0]) {
+        r = rbd_snap_get_id(image, name->snapshot, &snap);
+        snprintf(id.snapshot, sizeof id.snapshot, "%" PRIu64, r == 0 ? snap : 0);
+    }
+    if (r < 0)
+        return cg_rbd_failed(r, err, "identify %s", p.text);
+    if ((size_t)snprintf(id.image, sizeof id.image, "%s/%" PRId64 "/%s", fsid,
+                         rados_ioctx_get_id(p.io), image_id) >= sizeof id.image)
+        return cg_error_set(err, EOVERFLOW, "identify %s", p.text);
+    *ret = id;
+    return 0;
+}
+
+/* "layering, exclusive-lock" as an array. */
+static json_t *features_json(uint64_t features)
+{
+    char text[512];
+    size_t size = sizeof text;
+    json_t *array = json_array();
+
+    if (rbd_features_to_string(features, text, &size) < 0)
+        return array;
+    for (char *save, *f = strtok_r(text, ",", &save); f; f = strtok_r(NULL, ",", &save))
+        json_array_append_new(array, json_string(f));
+    return array;
+}
+
+static json_t *parent_json(rbd_image_t image)
+{
+    rbd_linked_image_spec_t parent;
+    rbd_snap_spec_t snap;
+
+    if (rbd_get_parent(image, &parent, &snap) < 0)
+        return json_null();
+    const char *ns = parent.pool_namespace ? parent.pool_namespace : "";
+    json_t *text = json_sprintf("rbd/%s%s%s/%s@%s", parent.pool_name, *ns ? "/" : "", ns,
+                                parent.image_name, snap.name);
+    rbd_linked_image_spec_cleanup(&parent);
+    rbd_snap_spec_cleanup(&snap);
+    return text;
+}
+
+int cg_rbd_info(void *self, const struct cg_name *name, json_t **ret_info, struct cg_error *err)
+{
+    struct cg_rbd *rbd = self;
+    CG_CLEANUP(close_image) struct cg_rbd_image *im = NULL;
+    struct cg_identity id;
+    rbd_image_info_t stat;
+    uint64_t features = 0, flags = 0, snap;
+    struct timespec t = { 0 };
+    char text[CG_NAME_MAX];
+
+    cg_name_text(name, true, text);
+    int r = cg_rbd_identify(self, name, &id, err);
+    if (r == 0)
+        r = cg_rbd_open_once(rbd, name, false, &im, err);
+    if (r < 0)
+        return r;
+    rbd_image_t image = cg_rbd_image_handle(im);
+    r = rbd_stat(image, &stat, sizeof stat);
+    if (r == 0)
+        r = rbd_get_features(image, &features);
+    if (r == 0)
+        r = rbd_get_flags(image, &flags);
+    if (r == 0 && name->snapshot[0] && rbd_snap_get_id(image, name->snapshot, &snap) == 0)
+        r = rbd_snap_get_timestamp(image, snap, &t);
+    else if (r == 0)
+        r = rbd_get_create_timestamp(image, &t);
+    if (r < 0)
+        return cg_rbd_failed(r, err, "describe %s", text);
+    *ret_info = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:o, s:b, s:o, s:b}", "name", text,
+                          "type", name->snapshot[0] ? "rbd snapshot" : "rbd image", "size",
+                          (json_int_t)stat.size, "created", (json_int_t)t.tv_sec, "image", id.image,
+                          "snapshot", id.snapshot, "object_size", (json_int_t)stat.obj_size,
+                          "features", features_json(features), "object_map_valid",
+                          !(flags & (RBD_FLAG_OBJECT_MAP_INVALID | RBD_FLAG_FAST_DIFF_INVALID)),
+                          "parent", parent_json(image), "read_only", name->snapshot[0] != '\0');
+    return *ret_info ? 0 : cg_error_set(err, ENOMEM, "describe %s", text);
+}

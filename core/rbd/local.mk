@@ -1,0 +1,19 @@
+if WITH_RBD
+pkglib_LTLIBRARIES += core/rbd/cowgate-rbd.la
+core_rbd_cowgate_rbd_la_SOURCES = \
+	core/module.h \
+	core/rbd/call.c core/rbd/call.h \
+	core/rbd/change.c \
+	core/rbd/cluster.c core/rbd/cluster.h \
+	core/rbd/settings.c core/rbd/settings.h \
+	core/rbd/extents.c \
+	core/rbd/info.c \
+	core/rbd/list.c \
+	core/rbd/opens.c \
+	core/rbd/rbd.h \
+	core/rbd/rbd_image.c core/rbd/rbd_image.h \
+	core/rbd/rbd_space.c
+core_rbd_cowgate_rbd_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared
+# The module has its own copy of the lowest rooms: images and spaces are opaque to each other.
+core_rbd_cowgate_rbd_la_LIBADD = core/libcowgate-base.la $(RBD_LIBS)
+endif

@@ -1,0 +1,127 @@
+/* The space rbd/: Ceph RBD images and their snapshots. */
+#include "config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/module.h"
+#include "core/rbd/rbd.h"
+
+int cg_rbd_allowed(struct cg_rbd *rbd, const char *pool, const char *namespace,
+                   struct cg_error *err)
+{
+    if (cg_rbd_config_allows(&rbd->config, pool, namespace, NULL))
+        return 0;
+    return cg_error_say(err, EACCES,
+                        "pool %s%s%s isn't among those that this root may use (rbd.pools in "
+                        "cowgate.json)",
+                        pool, namespace && *namespace ? "/" : "", namespace ? namespace : "");
+}
+
+int cg_rbd_place(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
+                 struct cg_error *err)
+{
+    struct cg_rbd_place p = {
+        .pool = name->part[0],
+        .namespace = name->parts == 3 ? name->part[1] : "",
+    };
+
+    cg_name_text(name, true, p.text);
+    if (name->parts < 2)
+        return cg_error_say(err, EINVAL, "%s names no image: write rbd/POOL[/NAMESPACE]/IMAGE",
+                            p.text);
+    int r = cg_rbd_allowed(rbd, p.pool, p.namespace, err);
+    if (r < 0)
+        return cg_error_prefix(err, r, "%s", p.text);
+    snprintf(p.image, sizeof p.image, "%s%s", name->draft ? CG_RBD_DRAFT : "",
+             name->part[name->parts - 1]);
+    r = cg_rbd_cluster_pool(rbd->cluster, p.pool, p.namespace, &p.io, err);
+    if (r < 0)
+        return cg_error_prefix(err, r, "%s", p.text);
+    *ret = p;
+    return 0;
+}
+
+int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
+                     struct cg_rbd_image **ret_image, struct cg_error *err)
+{
+    struct cg_rbd_place p;
+
+    int r = cg_rbd_place(rbd, name, &p, err);
+    return r < 0 ? r
+                 : cg_rbd_image_open(rbd->cluster, &rbd->config, p.io, p.image, name->snapshot,
+                                     write, p.text, ret_image, err);
+}
+
+static bool rbd_in_project(void *self, const struct cg_name *name, const char *project)
+{
+    struct cg_rbd *rbd = self;
+    const char *namespace = name->parts == 3 ? name->part[1] : "";
+
+    /* Two components are an image or a namespace. */
+    if (name->parts == 2 &&
+        cg_rbd_config_allows(&rbd->config, name->part[0], name->part[1], project))
+        return true;
+    return cg_rbd_config_allows(&rbd->config, name->part[0], name->parts == 1 ? NULL : namespace,
+                                project);
+}
+
+static double rbd_audit(void *self)
+{
+    struct cg_rbd *rbd = self;
+
+    return rbd->config.audit;
+}
+
+static void rbd_space_close(void *self)
+{
+    struct cg_rbd *rbd = self;
+
+    cg_rbd_opens_free(rbd->opens);
+    cg_rbd_cluster_free(rbd->cluster);
+    cg_rbd_config_clear(&rbd->config);
+    free(rbd);
+}
+
+static const struct cg_space_ops rbd_ops = {
+    .in_project = rbd_in_project,
+    .audit = rbd_audit,
+    .list = cg_rbd_list,
+    .open = cg_rbd_open,
+    .identify = cg_rbd_identify,
+    .info = cg_rbd_info,
+    .create = cg_rbd_create,
+    .snapshot = cg_rbd_snapshot,
+    .resize = cg_rbd_resize,
+    .rename = cg_rbd_rename,
+    .remove = cg_rbd_remove,
+    .close = rbd_space_close,
+};
+
+static int rbd_space_open(const json_t *config, struct cg_space **ret_space, struct cg_error *err)
+{
+    struct cg_rbd *rbd = calloc(1, sizeof *rbd);
+
+    if (!rbd)
+        return cg_error_set(err, ENOMEM, "open rbd/");
+    int r = cg_rbd_config_read(config, &rbd->config, err);
+    if (r == 0) {
+        rbd->cluster = cg_rbd_cluster_new(&rbd->config);
+        rbd->opens = cg_rbd_opens_new();
+        *ret_space = rbd->cluster && rbd->opens ? cg_space_new(CG_NAME_RBD, &rbd_ops, rbd) : NULL;
+        if (!*ret_space)
+            r = cg_error_set(err, ENOMEM, "open rbd/");
+    }
+    if (r < 0)
+        rbd_space_close(rbd);
+    return r;
+}
+
+__attribute__((visibility("default"))) extern const struct cg_module cowgate_module;
+
+const struct cg_module cowgate_module = {
+    .version = CG_MODULE_VERSION,
+    .open = rbd_space_open,
+};
