@@ -22,6 +22,7 @@ include tests/unit/backups.mk
 include tests/unit/image.mk
 include tests/unit/fuse.mk
 include tests/integration/nbd.mk
+include tests/integration/rbd.mk
 include tests/integration/fuse.mk
 include tests/integration/volumes.mk
 include tests/integration/backups.mk

@@ -1,0 +1,109 @@
+# Sourced, after tests/functions.sh, by tests that need a Ceph cluster: a whole one in a folder, on
+# loopback, as root: a monitor, a manager, an OSD (8 GiB, sparse), a pool named rbd.
+#
+#     start_ceph            $CEPH_CONF and $ceph are set; it ends with the test
+#     stop_osd, start_osd   kill -9, and back again
+#     freeze_osd, thaw_osd  it stays connected but answers nothing
+
+ceph=$tmp/ceph
+export CEPH_CONF=$ceph/ceph.conf
+
+# A run of ports that nobody listens on and that other tests, by their process id, don't pick.
+_ceph_port() {
+    local port=$((20000 + ($$ * 7) % 20000))
+    while ss -Hltn "sport >= :$port and sport <= :$((port + 1))" | grep -q .; do port=$((port + 13)); done
+    echo "$port"
+}
+
+_ceph_keys() {
+    local tool=(ceph-authtool "$ceph/keyring") type=()
+    [ -z "${CEPH_KEY_TYPE-}" ] || type=(--key-type "$CEPH_KEY_TYPE")
+    "${tool[@]}" --create-keyring --gen-key "${type[@]}" -n mon. --cap mon 'allow *'
+    "${tool[@]}" --gen-key "${type[@]}" -n client.admin --cap mon 'allow *' --cap osd 'allow *' \
+        --cap mgr 'allow *'
+    "${tool[@]}" --gen-key "${type[@]}" -n mgr.x --cap mon 'allow profile mgr' --cap osd 'allow *'
+    ceph-authtool --create-keyring "$ceph/osd/keyring" --gen-key "${type[@]}" -n osd.0
+}
+
+_ceph_configure() {
+    local port=$1
+    fsid=$(cat /proc/sys/kernel/random/uuid)
+    cat >"$CEPH_CONF" <<C
+[global]
+fsid = $fsid
+mon host = [v2:127.0.0.1:$port,v1:127.0.0.1:$((port + 1))]
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+keyring = $ceph/keyring
+run dir = $ceph/run
+log file = $ceph/\$name.log
+admin socket = $ceph/run/\$name.\$pid.asok
+pid file = $ceph/run/\$name.pid
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 8
+osd crush chooseleaf type = 0
+mon allow pool size one = true
+mon allow pool delete = true
+mon data avail warn = 1
+mon data avail crit = 1
+[client]
+log file = /dev/null
+admin socket =
+[mon]
+mon data = $ceph/mon
+[mgr]
+mgr data = $ceph/mgr
+[osd]
+osd data = $ceph/osd
+bluestore block size = 8589934592
+osd memory target = 939524096
+C
+}
+
+start_osd() {
+    ceph-osd -i 0 --keyring "$ceph/osd/keyring" >>"$ceph/start.log" 2>&1
+}
+
+stop_osd() {
+    kill -9 "$(cat "$ceph/run/osd.0.pid")"
+    rm -f "$ceph/run/osd.0.pid"
+}
+
+freeze_osd() { kill -STOP "$(cat "$ceph/run/osd.0.pid")"; }
+thaw_osd() { kill -CONT "$(cat "$ceph/run/osd.0.pid")"; }
+
+_stop_ceph() {
+    local f
+    for f in "$ceph"/run/*.pid; do
+        [ -e "$f" ] && kill -9 "$(cat "$f")" 2>/dev/null
+    done
+    true
+}
+
+_start_ceph() {
+    local osd
+    mkdir -p "$ceph"/{mon,osd,mgr,run}
+    _ceph_configure "$(_ceph_port)"
+    _ceph_keys
+    monmaptool --create --addv a "$(sed -n 's/^mon host = //p' "$CEPH_CONF")" --fsid "$fsid" \
+        "$ceph/monmap"
+    ceph-mon --mkfs -i a --monmap "$ceph/monmap" --keyring "$ceph/keyring"
+    ceph-mon -i a
+    ceph-mgr -i x
+    osd=$(cat /proc/sys/kernel/random/uuid)
+    ceph osd new "$osd"
+    ceph auth add osd.0 -i "$ceph/osd/keyring" mon 'allow profile osd' mgr 'allow profile osd' \
+        osd 'allow *'
+    ceph-osd -i 0 --mkfs --osd-uuid "$osd" --keyring "$ceph/osd/keyring"
+    start_osd
+    ceph osd pool create rbd 8
+    rbd pool init rbd
+}
+
+start_ceph() {
+    requires command -v ceph-osd ceph-mon ceph-mgr rbd
+    cleanup_fn _stop_ceph
+    mkdir -p "$ceph"
+    (set -e; _start_ceph) >"$ceph/start.log" 2>&1 || { cat "$ceph/start.log"; fail "no Ceph cluster"; }
+}
