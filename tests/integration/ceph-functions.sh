@@ -1,19 +1,24 @@
-# Sourced, after tests/functions.sh, by tests that need a Ceph cluster: a whole one in a folder, on
-# loopback, as root: a monitor, a manager, an OSD (8 GiB, sparse), a pool named rbd.
+# Sourced, right after tests/functions.sh, by tests that need a Ceph cluster: a whole one in a folder,
+# on loopback, as root: a monitor, a manager, an OSD (8 GiB, sparse), a pool named rbd.
 #
 #     start_ceph            $CEPH_CONF and $ceph are set; it ends with the test
 #     stop_osd, start_osd   kill -9, and back again
 #     freeze_osd, thaw_osd  it stays connected but answers nothing
+#
+# The test goes on in a network of its own, where all ports are free, and with processes and mounts
+# of its own: none outlives it, however it ends.
+
+_alone=(unshare --net --mount-proc --pid --fork --kill-child)
+if [ -z "${CEPH_ALONE-}" ]; then
+    requires "${_alone[@]}" true
+    cd "$OLDPWD"
+    rm -rf "$tmp" "$COWGATE_RUN"
+    CEPH_ALONE=1 exec "${_alone[@]}" bash "$0" "$@"
+fi
+ip link set lo up
 
 ceph=$tmp/ceph
 export CEPH_CONF=$ceph/ceph.conf
-
-# A run of ports that nobody listens on and that other tests, by their process id, don't pick.
-_ceph_port() {
-    local port=$((20000 + ($$ * 7) % 20000))
-    while ss -Hltn "sport >= :$port and sport <= :$((port + 1))" | grep -q .; do port=$((port + 13)); done
-    echo "$port"
-}
 
 _ceph_keys() {
     local tool=(ceph-authtool "$ceph/keyring") type=()
@@ -26,12 +31,11 @@ _ceph_keys() {
 }
 
 _ceph_configure() {
-    local port=$1
     fsid=$(cat /proc/sys/kernel/random/uuid)
     cat >"$CEPH_CONF" <<C
 [global]
 fsid = $fsid
-mon host = [v2:127.0.0.1:$port,v1:127.0.0.1:$((port + 1))]
+mon host = [v2:127.0.0.1:3300,v1:127.0.0.1:6789]
 public addr = 127.0.0.1
 cluster addr = 127.0.0.1
 keyring = $ceph/keyring
@@ -47,6 +51,9 @@ mon allow pool size one = true
 mon allow pool delete = true
 mon data avail warn = 1
 mon data avail crit = 1
+# Small and quick: decide at once, poll often, look for nothing that can't be wrong yet.
+paxos propose interval = 0.02
+paxos min wait = 0.01
 [client]
 log file = /dev/null
 admin socket =
@@ -58,6 +65,9 @@ mgr data = $ceph/mgr
 osd data = $ceph/osd
 bluestore block size = 8589934592
 osd memory target = 939524096
+bluestore fsck on mkfs = false
+bdev aio poll ms = 10
+osd mclock skip benchmark = true
 C
 }
 
@@ -84,7 +94,7 @@ _stop_ceph() {
 _start_ceph() {
     local osd
     mkdir -p "$ceph"/{mon,osd,mgr,run}
-    _ceph_configure "$(_ceph_port)"
+    _ceph_configure
     _ceph_keys
     monmaptool --create --addv a "$(sed -n 's/^mon host = //p' "$CEPH_CONF")" --fsid "$fsid" \
         "$ceph/monmap"
@@ -102,7 +112,7 @@ _start_ceph() {
 }
 
 start_ceph() {
-    requires command -v ceph-osd ceph-mon ceph-mgr rbd
+    requires command -v ceph-osd ceph-mon ceph-mgr rbd ip
     cleanup_fn _stop_ceph
     mkdir -p "$ceph"
     (set -e; _start_ceph) >"$ceph/start.log" 2>&1 || { cat "$ceph/start.log"; fail "no Ceph cluster"; }
