@@ -22,6 +22,7 @@
 #include "core/base/files.h"
 #include "core/volumes/layer.h"
 #include "core/volumes/map.h"
+#include "core/volumes/rewrite.h"
 
 #define STRIPES 64u
 #define STRIPE_BLOCKS 32u /* the blocks of a word of states */
@@ -33,7 +34,7 @@ struct cg_layer {
     struct cg_map *map;
     bool begun;           /* changed only while nobody else uses the layer */
     atomic_bool unsynced; /* the data file has writes that no fdatasync covers */
-    atomic_bool failed;   /* an fsync failed */
+    atomic_bool failed;   /* an fsync failed, or what one left in doubt couldn't be written */
     pthread_mutex_t stripe[STRIPES];
 
     pthread_mutex_t lock; /* guards what follows */
@@ -181,16 +182,33 @@ bool cg_layer_left(struct cg_layer *layer, const char *run)
     return cg_map_left(layer->map, run);
 }
 
+static int check_failed(struct cg_layer *layer, struct cg_error *err)
+{
+    if (atomic_load_explicit(&layer->failed, memory_order_relaxed))
+        return cg_error_say(err, EIO,
+                            "layer %s takes no writes since a flush failed: open the volume again",
+                            layer->uuid);
+    return 0;
+}
+
 int cg_layer_begin(struct cg_layer *layer, const char *run, struct cg_error *err)
 {
     bool adopted;
-    int r = cg_map_begin(layer->map, run, &adopted, err);
+    int r = check_failed(layer, err);
 
+    if (r == 0)
+        r = cg_map_begin(layer->map, run, &adopted, err);
     if (r < 0)
         return r;
-    layer->begun = true;
-    if (adopted)
+    if (adopted) {
+        r = cg_rewrite_unsure(layer->map, layer->fd, layer->uuid, err);
+        if (r < 0) { /* the map can't begin twice */
+            atomic_store(&layer->failed, true);
+            return r;
+        }
         atomic_store(&layer->unsynced, true);
+    }
+    layer->begun = true;
     return 0;
 }
 
@@ -239,16 +257,14 @@ int cg_layer_read(struct cg_layer *layer, void *buf, size_t len, uint64_t off, s
 static int check_writable(struct cg_layer *layer, struct cg_error *err)
 {
     assert(layer->begun);
-    if (atomic_load_explicit(&layer->failed, memory_order_relaxed))
-        return cg_error_say(err, EIO,
-                            "layer %s takes no writes since a flush failed: open the volume again",
-                            layer->uuid);
-    return 0;
+    return check_failed(layer, err);
 }
 
-/* After each write to the data file, before it's acknowledged. */
-static void written(struct cg_layer *layer)
+/* After each write to the data file, before it's acknowledged: first the marks, then the word that
+ * there are any. */
+static void written(struct cg_layer *layer, uint64_t block, uint64_t count)
 {
+    cg_map_written(layer->map, block, count);
     if (!atomic_load(&layer->unsynced))
         atomic_store(&layer->unsynced, true);
 }
@@ -261,12 +277,15 @@ static int write_failed(struct cg_layer *layer, int r, uint64_t off, struct cg_e
 int cg_layer_overwrite(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
                        struct cg_error *err)
 {
+    uint64_t first = off / CG_BLOCK, count = (off + len - 1) / CG_BLOCK - first + 1;
     int r = check_writable(layer, err);
 
+    if (r == 0)
+        r = cg_map_reserve(layer->map, first, count, err);
     if (r < 0)
         return r;
     r = cg_pwrite_full(layer->fd, buf, len, off);
-    written(layer);
+    written(layer, first, count);
     return r < 0 ? write_failed(layer, r, off, err) : 0;
 }
 
@@ -348,6 +367,8 @@ static int write_locked(struct cg_layer *layer, const void *buf, size_t len, uin
         r = fill_of(layer, first, head, &head_fill, err);
     if (r == 0 && end)
         r = fill_of(layer, last, tail, &tail_fill, err);
+    if (r == 0)
+        r = cg_map_reserve(layer->map, first, last - first + 1, err);
     if (r < 0)
         return r;
     if (head_fill)
@@ -356,7 +377,7 @@ static int write_locked(struct cg_layer *layer, const void *buf, size_t len, uin
     if (tail_fill)
         iov[count++] = (struct iovec){ (void *)(tail_fill + end), CG_BLOCK - end };
     r = pwritev_full(layer->fd, iov, count, off - (head_fill ? before : 0));
-    written(layer);
+    written(layer, first, last - first + 1);
     if (r < 0)
         return write_failed(layer, r, off, err);
     return cg_map_set(layer->map, first, last - first + 1, CG_STATE_DATA, err);
@@ -389,7 +410,7 @@ static int punch(struct cg_layer *layer, uint64_t block, uint64_t count, struct 
             return cg_error_set(err, errno, "give back space of %s.data at %llu", layer->uuid,
                                 (unsigned long long)off);
     }
-    written(layer);
+    written(layer, block, count);
     return 0;
 }
 
@@ -444,8 +465,12 @@ static int flush_batch(struct cg_layer *layer, struct cg_map_batch *batch, struc
 {
     bool unsynced = atomic_exchange(&layer->unsynced, false);
 
-    if ((unsynced || batch->count) && fdatasync(layer->fd) < 0)
-        return sync_failed(layer, "data", err);
+    if (unsynced || batch->count) {
+        cg_map_sync_begin(layer->map);
+        if (fdatasync(layer->fd) < 0)
+            return sync_failed(layer, "data", err);
+        cg_map_sync_end(layer->map);
+    }
     int r = cg_map_put(layer->map, batch, err);
     if (r < 0)
         return r;
