@@ -14,19 +14,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/bulk.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/base/size.h"
 #include "core/image/file.h"
 
-/* Thread model: no threads of its own.  fd, path, odd and sector never change after opening; size
- * only grows and is atomic; sync_error is guarded by sync_lock, which also makes flushes come one
- * after the other: the kernel reports a failed write-back once per descriptor, so of two concurrent
- * flushes one would not hear of it. */
+/* Thread model: no threads of its own.  fd, bulk, path, tail and sector never change after opening;
+ * size only grows and is atomic; sync_error is guarded by sync_lock, which also makes flushes come
+ * one after the other: the kernel reports a failed write-back once per descriptor, so of two
+ * concurrent flushes one would not hear of it. */
 
 struct file {
     int fd;
+    struct cg_bulk *bulk; /* NULL unless the file is written */
     char *path;
     uint64_t tail;   /* bytes of zeros that follow the file's own, up to a multiple of 512 */
     uint32_t sector; /* of a device: what discards and zeroes must be aligned to */
@@ -99,7 +101,8 @@ static int file_pwrite(void *self, const void *buf, size_t len, uint64_t off, un
                        struct cg_error *err)
 {
     struct file *f = self;
-    int r = cg_pwrite_full(f->fd, buf, len, off);
+    int r = flags & CG_BULK ? cg_bulk_pwrite(f->bulk, buf, len, off)
+                            : cg_pwrite_full(f->fd, buf, len, off);
 
     if (r < 0)
         return cg_error_set(err, -r, "write %zu bytes at %llu of %s", len, (unsigned long long)off,
@@ -209,6 +212,7 @@ static void file_close(void *self)
 {
     struct file *f = self;
 
+    cg_bulk_free(f->bulk);
     if (f->fd >= 0)
         close(f->fd);
     pthread_mutex_destroy(&f->sync_lock);
@@ -387,7 +391,8 @@ static int learn(struct file *f, const struct stat *st, bool write,
     if (*ret_size > CG_IMAGE_MAX)
         return cg_error_say(err, EFBIG, "%s has more than 4 EiB", f->path);
     atomic_store(&f->size, *ret_size + f->tail);
-    return 0;
+    f->bulk = write ? cg_bulk_new(f->fd) : NULL;
+    return write && !f->bulk ? cg_error_set(err, ENOMEM, "open %s", f->path) : 0;
 }
 
 static struct file *new_file(const char *path)

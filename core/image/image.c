@@ -87,7 +87,7 @@ int cg_image_pwrite(struct cg_image *image, const void *buf, size_t len, uint64_
 
     if (r < 0 || len == 0)
         return r;
-    return image->ops->pwrite(image->self, buf, len, off, flags & CG_FUA, err);
+    return image->ops->pwrite(image->self, buf, len, off, flags & (CG_FUA | CG_BULK), err);
 }
 
 int cg_image_flush(struct cg_image *image, struct cg_error *err)

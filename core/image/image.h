@@ -25,6 +25,7 @@ enum {
     CG_FUA = 1,      /* this request is stable when it returns */
     CG_MAY_TRIM = 2, /* zero: may leave a hole */
     CG_FAST = 4,     /* zero: fail with -ENOTSUP rather than be as slow as writing zeros */
+    CG_BULK = 8,     /* write: one of many large ones, to be flushed in the end and not read soon */
 };
 
 enum cg_extent_type {
@@ -68,7 +69,7 @@ struct cg_image_ops {
     const char *name;
     /* Reads exactly len bytes. */
     int (*pread)(void *self, void *buf, size_t len, uint64_t off, struct cg_error *err);
-    /* NULL: the image is read-only.  flags: CG_FUA. */
+    /* NULL: the image is read-only.  flags: CG_FUA, and CG_BULK, which may be ignored. */
     int (*pwrite)(void *self, const void *buf, size_t len, uint64_t off, unsigned flags,
                   struct cg_error *err);
     /* NULL: nothing to do. */
