@@ -18,8 +18,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "core/base/bulk.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
+#include "core/image/image.h"
 #include "core/volumes/layer.h"
 #include "core/volumes/map.h"
 #include "core/volumes/rewrite.h"
@@ -31,6 +33,7 @@ struct cg_layer {
     char uuid[CG_UUID_LEN + 1];
     atomic_uint refs;
     int fd; /* the data file */
+    struct cg_bulk *bulk;
     struct cg_map *map;
     bool begun;           /* changed only while nobody else uses the layer */
     atomic_bool unsynced; /* the data file has writes that no fdatasync covers */
@@ -126,6 +129,11 @@ int cg_layer_open(int dirfd, const char *uuid, struct cg_layer **ret_layer, stru
         r = cg_error_set(err, errno, "open %s", name);
         goto fail;
     }
+    layer->bulk = cg_bulk_new(layer->fd);
+    if (!layer->bulk) {
+        r = cg_error_set(err, ENOMEM, "open %s", name);
+        goto fail;
+    }
     *ret_layer = layer;
     return 0;
 
@@ -145,6 +153,7 @@ void cg_layer_unref(struct cg_layer *layer)
     if (!layer || atomic_fetch_sub(&layer->refs, 1) != 1)
         return;
     cg_map_close(layer->map);
+    cg_bulk_free(layer->bulk);
     if (layer->fd >= 0)
         close(layer->fd);
     for (unsigned i = 0; i < STRIPES; i++)
@@ -274,8 +283,15 @@ static int write_failed(struct cg_layer *layer, int r, uint64_t off, struct cg_e
     return cg_error_set(err, -r, "write %s.data at %llu", layer->uuid, (unsigned long long)off);
 }
 
+static int write_data(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
+                      unsigned flags)
+{
+    return flags & CG_BULK ? cg_bulk_pwrite(layer->bulk, buf, len, off)
+                           : cg_pwrite_full(layer->fd, buf, len, off);
+}
+
 int cg_layer_overwrite(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
-                       struct cg_error *err)
+                       unsigned flags, struct cg_error *err)
 {
     uint64_t first = off / CG_BLOCK, count = (off + len - 1) / CG_BLOCK - first + 1;
     int r = check_writable(layer, err);
@@ -284,7 +300,7 @@ int cg_layer_overwrite(struct cg_layer *layer, const void *buf, size_t len, uint
         r = cg_map_reserve(layer->map, first, count, err);
     if (r < 0)
         return r;
-    r = cg_pwrite_full(layer->fd, buf, len, off);
+    r = write_data(layer, buf, len, off, flags);
     written(layer, first, count);
     return r < 0 ? write_failed(layer, r, off, err) : 0;
 }
@@ -355,7 +371,8 @@ static int fill_of(struct cg_layer *layer, uint64_t block, const uint8_t *below,
 }
 
 static int write_locked(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
-                        const uint8_t *head, const uint8_t *tail, struct cg_error *err)
+                        unsigned flags, const uint8_t *head, const uint8_t *tail,
+                        struct cg_error *err)
 {
     uint64_t first = off / CG_BLOCK, last = (off + len - 1) / CG_BLOCK;
     size_t before = off % CG_BLOCK, end = (off + len) % CG_BLOCK;
@@ -376,7 +393,10 @@ static int write_locked(struct cg_layer *layer, const void *buf, size_t len, uin
     iov[count++] = (struct iovec){ (void *)buf, len };
     if (tail_fill)
         iov[count++] = (struct iovec){ (void *)(tail_fill + end), CG_BLOCK - end };
-    r = pwritev_full(layer->fd, iov, count, off - (head_fill ? before : 0));
+    if (count == 1)
+        r = write_data(layer, buf, len, off, flags);
+    else
+        r = pwritev_full(layer->fd, iov, count, off - (head_fill ? before : 0));
     written(layer, first, last - first + 1);
     if (r < 0)
         return write_failed(layer, r, off, err);
@@ -384,7 +404,7 @@ static int write_locked(struct cg_layer *layer, const void *buf, size_t len, uin
 }
 
 int cg_layer_write(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
-                   const uint8_t *head, const uint8_t *tail, struct cg_error *err)
+                   unsigned flags, const uint8_t *head, const uint8_t *tail, struct cg_error *err)
 {
     int r = check_writable(layer, err);
 
@@ -392,7 +412,7 @@ int cg_layer_write(struct cg_layer *layer, const void *buf, size_t len, uint64_t
         return r;
     uint64_t stripes = stripes_of(off / CG_BLOCK, (off + len - 1) / CG_BLOCK);
     lock_stripes(layer, stripes);
-    r = write_locked(layer, buf, len, off, head, tail, err);
+    r = write_locked(layer, buf, len, off, flags, head, tail, err);
     unlock_stripes(layer, stripes);
     return r;
 }
