@@ -46,6 +46,11 @@ static uint64_t own_size(struct file *f)
     return atomic_load(&f->size) - f->tail;
 }
 
+static uint64_t file_original_size(void *self)
+{
+    return own_size(self);
+}
+
 static int shrunk(struct file *f, struct cg_error *err)
 {
     struct stat st;
@@ -229,6 +234,7 @@ static const struct cg_image_ops file_ops = {
     .zero = file_zero,
     .extents = file_extents,
     .size = file_size,
+    .original_size = file_original_size,
     .resize = file_resize,
     .prefetch = file_prefetch,
     .close = file_close,
@@ -376,21 +382,23 @@ static int open_path(struct file *f, bool write, struct stat *ret_st, struct cg_
 
 /* What kind of file f->fd is, and its size. */
 static int learn(struct file *f, const struct stat *st, bool write,
-                 const struct cg_image_ops **ret_ops, uint64_t *ret_size, struct cg_error *err)
+                 const struct cg_image_ops **ret_ops, struct cg_error *err)
 {
+    uint64_t size = 0;
+
     if (S_ISDIR(st->st_mode))
         return cg_error_set(err, EISDIR, "open %s", f->path);
     if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
         return cg_error_say(err, EINVAL, "%s is neither a regular file nor a block device",
                             f->path);
     *ret_ops = S_ISREG(st->st_mode) ? &file_ops : &device_ops;
-    int r = S_ISREG(st->st_mode) ? measure_file(f, st, write, ret_size, err)
-                                 : measure_device(f, ret_size, err);
+    int r = S_ISREG(st->st_mode) ? measure_file(f, st, write, &size, err)
+                                 : measure_device(f, &size, err);
     if (r < 0)
         return r;
-    if (*ret_size > CG_IMAGE_MAX)
+    if (size > CG_IMAGE_MAX)
         return cg_error_say(err, EFBIG, "%s has more than 4 EiB", f->path);
-    atomic_store(&f->size, *ret_size + f->tail);
+    atomic_store(&f->size, size + f->tail);
     f->bulk = write ? cg_bulk_new(f->fd) : NULL;
     return write && !f->bulk ? cg_error_set(err, ENOMEM, "open %s", f->path) : 0;
 }
@@ -410,26 +418,22 @@ static struct file *new_file(const char *path)
     return NULL;
 }
 
-int cg_file_open(const char *path, bool write, struct cg_image **ret_image,
-                 uint64_t *ret_original_size, struct cg_error *err)
+int cg_file_open(const char *path, bool write, struct cg_image **ret_image, struct cg_error *err)
 {
     const struct cg_image_ops *ops = NULL;
     struct file *f = new_file(path);
-    uint64_t size = 0;
     struct stat st;
 
     if (!f)
         return cg_error_set(err, ENOMEM, "open %s", path);
     int r = open_path(f, write, &st, err);
     if (r == 0)
-        r = learn(f, &st, write, &ops, &size, err);
+        r = learn(f, &st, write, &ops, err);
     struct cg_image *image = r == 0 ? cg_image_new(ops, f, !write) : NULL;
     if (!image) {
         file_close(f);
         return r < 0 ? r : cg_error_set(err, ENOMEM, "open %s", path);
     }
-    if (ret_original_size)
-        *ret_original_size = size;
     *ret_image = image;
     return 0;
 }
@@ -438,14 +442,13 @@ int cg_file_adopt(int fd, const char *path, struct cg_image **ret_image, struct 
 {
     const struct cg_image_ops *ops = NULL;
     struct file *f = new_file(path);
-    uint64_t size;
     struct stat st;
 
     if (!f)
         return cg_error_set(err, ENOMEM, "open %s", path);
     f->fd = fd;
     int r = fstat(fd, &st) < 0 ? cg_error_set(err, errno, "stat %s", path)
-                               : learn(f, &st, true, &ops, &size, err);
+                               : learn(f, &st, true, &ops, err);
     struct cg_image *image = r == 0 ? cg_image_new(ops, f, false) : NULL;
     if (!image) {
         f->fd = -1; /* stays the caller's */

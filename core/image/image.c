@@ -195,6 +195,14 @@ uint64_t cg_image_size(struct cg_image *image)
     return image->ops->size(image->self);
 }
 
+uint64_t cg_image_original_size(struct cg_image *image)
+{
+    uint64_t size = cg_image_size(image);
+    uint64_t original = image->ops->original_size ? image->ops->original_size(image->self) : size;
+
+    return cg_round_up(original, CG_SECTOR) == size ? original : size;
+}
+
 bool cg_image_read_only(struct cg_image *image)
 {
     return image->read_only;

@@ -85,6 +85,9 @@ struct cg_image_ops {
     int (*extents)(void *self, struct cg_extents *e, struct cg_error *err);
     /* Bytes; a multiple of 512 except for images over plain files. */
     uint64_t (*size)(void *self);
+    /* Bytes before they were rounded up to the size.  NULL, or anything that doesn't round up to it
+     * (any more): the size. */
+    uint64_t (*original_size)(void *self);
     /* Grows.  NULL: fixed size. */
     int (*resize)(void *self, uint64_t size, struct cg_error *err);
     /* Begins to make the range fast to read, without waiting.  NULL: nothing to do. */
@@ -133,6 +136,7 @@ int cg_image_walk(struct cg_image *image, uint64_t off, uint64_t len, cg_extent_
                   void *opaque, struct cg_error *err);
 
 uint64_t cg_image_size(struct cg_image *image);
+uint64_t cg_image_original_size(struct cg_image *image); /* before it was rounded up to the size */
 bool cg_image_read_only(struct cg_image *image);
 bool cg_image_can_resize(struct cg_image *image);
 bool cg_image_immutable(struct cg_image *image);

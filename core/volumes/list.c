@@ -213,9 +213,13 @@ static json_t *head_json(int dirfd, const struct cg_volume_json *json)
 
 static json_t *snapshot_info(const struct cg_volume_json *json, const struct cg_volume_snapshot *s)
 {
-    return json_pack("{s:s, s:s, s:I, s:I, s:o, s:I}", "uuid", s->uuid, "volume", json->uuid,
-                     "size", (json_int_t)s->layers.size, "created", (json_int_t)s->time, "parent",
-                     parent_json(json), "layers", (json_int_t)s->layers.count);
+    uint64_t size = s->layers.size;
+
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:I}", "uuid", s->uuid, "volume", json->uuid,
+                     "size", (json_int_t)size, "original_size",
+                     (json_int_t)cg_volume_json_original_size(json, size), "created",
+                     (json_int_t)s->time, "parent", parent_json(json), "layers",
+                     (json_int_t)s->layers.count);
 }
 
 int cg_list_info(struct cg_volumes *space, const struct cg_name *name, json_t **ret_info,

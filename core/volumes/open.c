@@ -462,6 +462,7 @@ static int make_chain(struct cg_volume *v, const struct found *f, struct cg_erro
         return cg_error_prefix(err, r, "open its parent %s", f->json.parent);
     v->head = cg_chain_new(f->layers.size, f->open, f->layers.count, parent);
     atomic_store(&v->size, f->layers.size);
+    v->original_size = f->json.original_size;
     return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
 }
 

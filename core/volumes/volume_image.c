@@ -207,6 +207,13 @@ static uint64_t image_size(void *self)
     return atomic_load_explicit(&v->size, memory_order_acquire);
 }
 
+static uint64_t image_original_size(void *self)
+{
+    struct cg_volume *v = self;
+
+    return v->original_size;
+}
+
 static void image_prefetch(void *self, uint64_t len, uint64_t off)
 {
     CG_CLEANUP(cg_chain_cleanup) struct cg_chain *head = cg_volume_head(self);
@@ -236,6 +243,7 @@ static const struct cg_image_ops head_ops = {
     .zero = image_zero,
     .extents = image_extents,
     .size = image_size,
+    .original_size = image_original_size,
     .prefetch = image_prefetch,
     .immutable = image_immutable,
     .close = image_close,
