@@ -91,13 +91,14 @@ static int by_name(const void *a, const void *b)
 
 /* Lists what is below the text of a prefix, depth first.  only: the last component of what was
  * asked for, when that is an image and not a directory; NULL for all. */
-static int list_below(struct cg_gateway *g, const char *text, const char *only, cg_entry_fn *fn,
-                      void *opaque, struct cg_error *err)
+static int list_below(struct cg_gateway *g, const char *text, bool drafts, const char *only,
+                      cg_entry_fn *fn, void *opaque, struct cg_error *err)
 {
     CG_CLEANUP(clear_level) struct level l = { 0 };
     struct cg_name prefix;
 
     int r = cg_name_parse_prefix(text, &prefix, err);
+    prefix.draft = drafts;
     if (r == 0)
         r = cg_gateway_list(g, &prefix, keep_entry, &l, err);
     if (r != 0)
@@ -112,7 +113,7 @@ static int list_below(struct cg_gateway *g, const char *text, const char *only, 
         char name[2 * CG_NAME_MAX];
         snprintf(name, sizeof name, "%s%s%s", text, text[0] ? "/" : "", e.name);
         e.name = name;
-        r = e.directory ? list_below(g, name, NULL, fn, opaque, err) : fn(opaque, &e, err);
+        r = e.directory ? list_below(g, name, drafts, NULL, fn, opaque, err) : fn(opaque, &e, err);
     }
     return r;
 }
@@ -126,8 +127,8 @@ int cg_gateway_list_all(struct cg_gateway *g, const struct cg_name *prefix, cg_e
 
     cg_name_text(prefix, true, text);
     if (!image)
-        return list_below(g, text, NULL, fn, opaque, err);
+        return list_below(g, text, prefix->draft, NULL, fn, opaque, err);
     char *slash = strrchr(text, '/');
     *slash = '\0';
-    return list_below(g, text, slash + 1, fn, opaque, err);
+    return list_below(g, text, prefix->draft, slash + 1, fn, opaque, err);
 }

@@ -18,11 +18,19 @@ static void close_dir(DIR **dir)
         closedir(*dir);
 }
 
-/* Calls fn for each subdirectory of path whose name is one of ours. */
+/* The name of the draft in a directory of this name; NULL if it isn't one's. */
+static const char *draft_in(const char *directory)
+{
+    size_t n = strlen(CG_DRAFT_PREFIX);
+
+    return strncmp(directory, CG_DRAFT_PREFIX, n) == 0 ? directory + n : NULL;
+}
+
+/* Calls fn for each subdirectory of path whose name is one of ours, those of drafts if asked to. */
 typedef int sub_fn(struct cg_volumes *space, const char *name, void *opaque, struct cg_error *err);
 
-static int each_directory(struct cg_volumes *space, const char *path, sub_fn *fn, void *opaque,
-                          struct cg_error *err)
+static int each_directory(struct cg_volumes *space, const char *path, bool drafts, sub_fn *fn,
+                          void *opaque, struct cg_error *err)
 {
     int dirfd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     CG_CLEANUP(close_dir) DIR *dir = dirfd < 0 ? NULL : fdopendir(dirfd);
@@ -36,7 +44,8 @@ static int each_directory(struct cg_volumes *space, const char *path, sub_fn *fn
         return r;
     }
     while (errno = 0, (e = readdir(dir))) {
-        if (!cg_name_part_valid(e->d_name) ||
+        const char *draft = drafts ? draft_in(e->d_name) : NULL;
+        if (!cg_name_part_valid(draft ? draft : e->d_name) ||
             fstatat(dirfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
             continue;
         int r = fn(space, e->d_name, opaque, err);
@@ -83,10 +92,27 @@ static int tell_volume(struct listing *l, const char *name, const struct cg_volu
     return r;
 }
 
+static int tell_draft(struct listing *l, int dirfd, const char *name,
+                      const struct cg_volume_json *json, struct cg_error *err)
+{
+    char text[128] = "unfinished: run its import or restore again, or delete it";
+    pid_t writer = cg_writer_alive(dirfd);
+
+    if (writer)
+        snprintf(text, sizeof text, "unfinished: process %ld is filling it", (long)writer);
+    struct cg_entry entry = { .name = name,
+                              .size = json->head.size,
+                              .time = json->created,
+                              .draft = true,
+                              .description = text };
+    return l->fn(l->opaque, &entry, err);
+}
+
 static int list_volume(struct cg_volumes *space, const char *name, void *opaque,
                        struct cg_error *err)
 {
     struct listing *l = opaque;
+    const char *draft = draft_in(name);
     struct cg_volume_json json;
     struct cg_error why;
     char path[CG_NAME_MAX];
@@ -103,10 +129,12 @@ static int list_volume(struct cg_volumes *space, const char *name, void *opaque,
             return 0;
     }
     if (r < 0) { /* one that is damaged doesn't hide the others */
-        struct cg_entry entry = { .name = name, .description = why.message };
+        struct cg_entry entry = { .name = draft ? draft : name,
+                                  .draft = draft,
+                                  .description = why.message };
         return l->fn(l->opaque, &entry, err);
     }
-    r = tell_volume(l, name, &json, err);
+    r = draft ? tell_draft(l, fd, draft, &json, err) : tell_volume(l, name, &json, err);
     cg_volume_json_clear(&json);
     return r;
 }
@@ -148,9 +176,9 @@ int cg_list(struct cg_volumes *space, const struct cg_name *prefix, cg_entry_fn 
     struct listing l = { prefix->part[0], fn, opaque };
 
     if (prefix->parts == 0)
-        return each_directory(space, ".", list_project, &l, err);
+        return each_directory(space, ".", false, list_project, &l, err);
     if (prefix->parts == 1)
-        return each_directory(space, prefix->part[0], list_volume, &l, err);
+        return each_directory(space, prefix->part[0], prefix->draft, list_volume, &l, err);
     return list_one(space, prefix, &l, err);
 }
 
