@@ -10,7 +10,6 @@
 #include "cli/target.h"
 #include "core/base/cleanup.h"
 #include "core/base/size.h"
-#include "core/image/file.h"
 #include "core/jobs/backup.h"
 #include "core/jobs/restore.h"
 #include "core/jobs/verify.h"
@@ -53,9 +52,7 @@ static int backup_target(struct cli *cli, const char *text, const struct cg_back
 static int backup_source(struct cli *cli, const char *text, struct cg_backup_options *o)
 {
     o->source_text = text;
-    if (cg_arg_kind(text) == CG_ARG_PATH)
-        return cg_file_open(text, false, &o->image, &o->original_size, &cli->err);
-    if (cg_arg_kind(text) == CG_ARG_URI)
+    if (cg_arg_kind(text) != CG_ARG_NAME)
         return cg_gateway_open_any(cli->gateway, text, CG_OPEN_READ, &o->image, &cli->err);
     int r = cli_name(cli, text, &o->source, &o->space);
     if (r < 0 || (!o->source.partition && o->source.space != CG_NAME_BACKUPS))
@@ -132,9 +129,10 @@ int cli_backup(struct cli *cli, int argc, char **argv)
 }
 
 /* Opens or makes what a point is restored to.  *ret_made: it's new. */
-static int restore_target(struct cli *cli, const char *text, uint64_t size, struct cli_target *ret,
-                          bool *ret_made)
+static int restore_target(struct cli *cli, const char *text, struct cg_image *point,
+                          struct cli_target *ret, bool *ret_made)
 {
+    uint64_t size = cg_image_size(point);
     struct stat st;
 
     *ret_made = false;
@@ -158,7 +156,7 @@ static int restore_target(struct cli *cli, const char *text, uint64_t size, stru
     r = cg_space_identify(space, &name, &id, &cli->err);
     if (r == -ENOENT && !name.partition) {
         *ret_made = true;
-        return cli_target_new_volume(cli, text, size, size, true, ret);
+        return cli_target_new_volume(cli, text, size, cg_image_original_size(point), true, ret);
     }
     return r < 0 ? r : cli_target_existing(cli, text, ret);
 }
@@ -187,10 +185,10 @@ static json_t *restore_json(const struct cg_restore_result *s, const char *point
                      (json_int_t)s->chunks_fetched, "tail_kept", s->tail_kept);
 }
 
-/* The point, with latest resolved, and its size. */
-static int restore_point(struct cli *cli, const char *text, struct cg_name *ret, uint64_t *ret_size)
+/* The point, with latest resolved, open. */
+static int restore_point(struct cli *cli, const char *text, struct cg_name *ret,
+                         struct cg_image **ret_image)
 {
-    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     struct cg_space *space;
     int r = cli_whole_name(cli, text, ret, &space);
 
@@ -200,29 +198,27 @@ static int restore_point(struct cli *cli, const char *text, struct cg_name *ret,
     if (r == 0)
         r = cg_space_resolve(space, ret, &cli->err);
     if (r == 0)
-        r = cg_space_open(space, ret, CG_OPEN_READ, &image, &cli->err);
-    if (r == 0)
-        *ret_size = cg_image_size(image);
+        r = cg_space_open(space, ret, CG_OPEN_READ, ret_image, &cli->err);
     return r;
 }
 
 int cli_restore(struct cli *cli, int argc, char **argv)
 {
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     struct cg_repository *repository;
     struct cg_restore_result result;
     struct cli_target target;
     struct cg_name point;
     char text[CG_NAME_MAX];
-    uint64_t size = 0;
     bool made = false;
 
     CLI_ARGS(NULL, NULL, NULL, 2, 2);
     const char *to = argv[optind + 1];
-    int r = restore_point(cli, argv[optind], &point, &size);
+    int r = restore_point(cli, argv[optind], &point, &image);
     if (r == 0)
         r = cg_gateway_repository(cli->gateway, &repository, &cli->err);
     if (r == 0)
-        r = restore_target(cli, to, size, &target, &made);
+        r = restore_target(cli, to, image, &target, &made);
     if (r < 0)
         return cli_failed(cli);
     r = cg_restore(repository, &point, target.image, target.fresh,

@@ -12,35 +12,21 @@
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/size.h"
-#include "core/image/file.h"
 #include "core/jobs/copy.h"
-
-/* Opens what is to be imported, with its size before it was rounded up. */
-static int open_source(struct cli *cli, const char *text, struct cg_image **ret_image,
-                       uint64_t *ret_original)
-{
-    if (cg_arg_kind(text) == CG_ARG_PATH)
-        return cg_file_open(text, false, ret_image, ret_original, &cli->err);
-    int r = cg_gateway_open_any(cli->gateway, text, CG_OPEN_READ, ret_image, &cli->err);
-    if (r == 0)
-        *ret_original = cg_image_size(*ret_image);
-    return r;
-}
 
 static int import_image(struct cli *cli, const char *source, const char *volume)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     struct cli_target target;
-    uint64_t original;
+    int r = cg_gateway_open_any(cli->gateway, source, CG_OPEN_READ, &image, &cli->err);
 
-    int r = open_source(cli, source, &image, &original);
     if (r < 0)
         return r;
     if (cg_image_size(image) == 0)
         return cg_error_say(&cli->err, EINVAL, "%s is empty: an image has at least 512 bytes",
                             source);
-    r = cli_target_new_volume(cli, volume, cg_round_up(cg_image_size(image), CG_SECTOR), original,
-                              false, &target);
+    r = cli_target_new_volume(cli, volume, cg_round_up(cg_image_size(image), CG_SECTOR),
+                              cg_image_original_size(image), false, &target);
     if (r < 0)
         return r;
     const struct cg_copy_options options = { .target_is_zero = target.fresh,

@@ -28,8 +28,9 @@ static int list_entry(void *opaque, const struct cg_entry *e, struct cg_error *e
                e->description ? e->description : "");
         return 0;
     }
-    json_t *o = json_pack("{s:s,s:I,s:I,s:s}", "name", e->name, "size", (json_int_t)e->size, "time",
-                          (json_int_t)e->time, "description", e->description ? e->description : "");
+    json_t *o = json_pack("{s:s,s:I,s:I,s:s,s:b}", "name", e->name, "size", (json_int_t)e->size,
+                          "time", (json_int_t)e->time, "description",
+                          e->description ? e->description : "", "unfinished", e->draft);
     if (!o || json_array_append_new(l->array, o) < 0)
         return cg_error_set(err, ENOMEM, "list");
     return 0;
@@ -50,6 +51,7 @@ int cli_list(struct cli *cli, int argc, char **argv)
         cg_error_set(&cli->err, ENOMEM, "list");
         return cli_failed(cli);
     }
+    prefix.draft = true; /* what nobody else sees can be gone on with or deleted */
     int r = cg_gateway_list_all(cli->gateway, &prefix, list_entry, &l, &cli->err);
     if (r == 0 && l.count == 0 && prefix.parts >= 2)
         r = cg_error_say(&cli->err, ENOENT, "%s: nothing of that name", text);

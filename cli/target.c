@@ -60,15 +60,15 @@ int cli_target_new_volume(struct cli *cli, const char *text, uint64_t size, uint
         if (r < 0 && r != -ENOENT)
             return r;
     }
+    bool left = cg_space_identify(t.space, &t.name, &id, &cli->err) == 0;
     r = cg_space_create(t.space, &t.name, size, original_size, &cli->err);
-    if (r == 0)
-        r = cg_space_open(t.space, &t.name, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &t.image, &cli->err);
+    if (r < 0)
+        return r;
+    r = cg_space_open(t.space, &t.name, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &t.image, &cli->err);
     if (r == 0)
         r = set_fresh(cli, &t);
-    if (r < 0) {
-        cg_image_unref(t.image);
-        return r;
-    }
+    if (r < 0)
+        return cli_target_finish(cli, &t, r, left);
     *ret = t;
     return 0;
 }

@@ -146,6 +146,20 @@ int cli_rename(struct cli *cli, int argc, char **argv)
     return CLI_OK;
 }
 
+/* What is left of an import or restore goes where there is nothing else of its name. */
+static int remove_draft(struct cg_space *space, const struct cg_name *name, struct cg_error *err)
+{
+    struct cg_name draft = *name;
+    struct cg_error why;
+
+    draft.draft = true;
+    int r = cg_space_remove(space, &draft, 0, &why);
+    if (r == 0 || r == -ENOENT)
+        return r;
+    *err = why;
+    return r;
+}
+
 int cli_delete(struct cli *cli, int argc, char **argv)
 {
     static const struct option options[] = { { "snapshots", no_argument, NULL, 'S' }, { 0 } };
@@ -157,6 +171,8 @@ int cli_delete(struct cli *cli, int argc, char **argv)
     if (cli_whole_name(cli, argv[optind], &name, &space) < 0)
         return cli_failed(cli);
     int r = cg_space_remove(space, &name, snapshots ? CG_REMOVE_SNAPSHOTS : 0, &cli->err);
+    if (r == -ENOENT && name.space == CG_NAME_VOLUMES && !name.snapshot[0])
+        r = remove_draft(space, &name, &cli->err);
     if (r == -ENOTEMPTY)
         r = cg_error_say(&cli->err, ENOTEMPTY,
                          "%s has snapshots: delete them first, or all at once with --snapshots",

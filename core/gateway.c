@@ -166,7 +166,7 @@ int cg_gateway_open_any(struct cg_gateway *g, const char *text, unsigned flags,
 
     switch (cg_arg_kind(text)) {
     case CG_ARG_PATH:
-        return cg_file_open(text, write, ret_image, NULL, err);
+        return cg_file_open(text, write, ret_image, err);
     case CG_ARG_URI:
         return cg_nbd_open(text, write, ret_image, err);
     case CG_ARG_NAME:
@@ -235,7 +235,7 @@ static int parent_open(void *opaque, const char *ref, const char *identity,
         return cg_nbd_open(ref, false, ret_image, err);
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     if (cg_arg_kind(ref) == CG_ARG_PATH) {
-        r = cg_file_open(ref, false, &image, NULL, err);
+        r = cg_file_open(ref, false, &image, err);
         if (r == 0 && identity[0])
             r = cg_file_identity(ref, now, err);
     } else {

@@ -96,13 +96,14 @@ static int by_name(const void *a, const void *b)
 }
 
 /* Lists what is below the text of a prefix, depth first. */
-static int list_below(struct cg_gateway *g, const char *text, cg_entry_fn *fn, void *opaque,
-                      struct cg_error *err)
+static int list_below(struct cg_gateway *g, const char *text, bool drafts, cg_entry_fn *fn,
+                      void *opaque, struct cg_error *err)
 {
     CG_CLEANUP(clear_level) struct level l = { 0 };
     struct cg_name prefix;
 
     int r = cg_name_parse_prefix(text, &prefix, err);
+    prefix.draft = drafts;
     if (r == 0)
         r = cg_gateway_list(g, &prefix, keep_entry, &l, err);
     if (r != 0)
@@ -117,7 +118,7 @@ static int list_below(struct cg_gateway *g, const char *text, cg_entry_fn *fn, v
         snprintf(name, sizeof name, "%.*s%s%s", e.self ? parent : (int)strlen(text), text,
                  text[0] ? "/" : "", e.name);
         e.name = name;
-        r = e.directory ? list_below(g, name, fn, opaque, err) : fn(opaque, &e, err);
+        r = e.directory ? list_below(g, name, drafts, fn, opaque, err) : fn(opaque, &e, err);
     }
     return r;
 }
@@ -127,5 +128,5 @@ int cg_gateway_list_all(struct cg_gateway *g, const struct cg_name *prefix, cg_e
 {
     char text[CG_NAME_MAX];
 
-    return list_below(g, cg_name_text(prefix, true, text), fn, opaque, err);
+    return list_below(g, cg_name_text(prefix, true, text), prefix->draft, fn, opaque, err);
 }

@@ -39,6 +39,7 @@ struct cg_entry {
                                 snapshot of it */
     uint64_t size;           /* of an image, bytes */
     time_t time;             /* when it was made; 0 if unknown */
+    bool draft;              /* an unfinished volume, which doesn't open */
     const char *description; /* for people: "snapshot", "point, 3.2 GiB"; may be NULL */
 };
 
@@ -62,7 +63,7 @@ struct cg_space_ops {
     double (*audit)(void *self);
     /* Calls fn for each name directly below prefix, or, if prefix is an image, for it and its
      * snapshots; an unknown prefix is -ENOENT, an empty one is not.  Names come in no particular
-     * order. */
+     * order.  With prefix->draft drafts are told too. */
     int (*list)(void *self, const struct cg_name *prefix, cg_entry_fn *fn, void *opaque,
                 struct cg_error *err);
     /* Opens an image.  Opening what is open in this process shares it. */

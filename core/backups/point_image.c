@@ -125,6 +125,13 @@ static uint64_t point_size(void *self)
     return p->point->size;
 }
 
+static uint64_t point_original_size(void *self)
+{
+    struct point_image *p = self;
+
+    return p->point->original_size;
+}
+
 static void point_prefetch(void *self, uint64_t len, uint64_t off)
 {
     uint64_t first = off / CG_CHUNK_SIZE, last = (off + len - 1) / CG_CHUNK_SIZE;
@@ -160,6 +167,7 @@ static const struct cg_image_ops point_ops = {
     .pread = point_pread,
     .extents = point_extents,
     .size = point_size,
+    .original_size = point_original_size,
     .prefetch = point_prefetch,
     .block_size = point_block_size,
     .immutable = point_immutable,

@@ -14,19 +14,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/bulk.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/base/size.h"
 #include "core/image/file.h"
 
-/* Thread model: no threads of its own.  fd, path, odd and sector never change after opening; size
- * only grows and is atomic; sync_error is guarded by sync_lock, which also makes flushes come one
- * after the other: the kernel reports a failed write-back once per descriptor, so of two concurrent
- * flushes one would not hear of it. */
+/* Thread model: no threads of its own.  fd, bulk, path, tail and sector never change after opening;
+ * size only grows and is atomic; sync_error is guarded by sync_lock, which also makes flushes come
+ * one after the other: the kernel reports a failed write-back once per descriptor, so of two
+ * concurrent flushes one would not hear of it. */
 
 struct file {
     int fd;
+    struct cg_bulk *bulk; /* NULL unless the file is written */
     char *path;
     uint64_t tail;   /* bytes of zeros that follow the file's own, up to a multiple of 512 */
     uint32_t sector; /* of a device: what discards and zeroes must be aligned to */
@@ -42,6 +44,11 @@ struct file {
 static uint64_t own_size(struct file *f)
 {
     return atomic_load(&f->size) - f->tail;
+}
+
+static uint64_t file_original_size(void *self)
+{
+    return own_size(self);
 }
 
 static int shrunk(struct file *f, struct cg_error *err)
@@ -99,7 +106,8 @@ static int file_pwrite(void *self, const void *buf, size_t len, uint64_t off, un
                        struct cg_error *err)
 {
     struct file *f = self;
-    int r = cg_pwrite_full(f->fd, buf, len, off);
+    int r = flags & CG_BULK ? cg_bulk_pwrite(f->bulk, buf, len, off)
+                            : cg_pwrite_full(f->fd, buf, len, off);
 
     if (r < 0)
         return cg_error_set(err, -r, "write %zu bytes at %llu of %s", len, (unsigned long long)off,
@@ -209,6 +217,7 @@ static void file_close(void *self)
 {
     struct file *f = self;
 
+    cg_bulk_free(f->bulk);
     if (f->fd >= 0)
         close(f->fd);
     pthread_mutex_destroy(&f->sync_lock);
@@ -225,6 +234,7 @@ static const struct cg_image_ops file_ops = {
     .zero = file_zero,
     .extents = file_extents,
     .size = file_size,
+    .original_size = file_original_size,
     .resize = file_resize,
     .prefetch = file_prefetch,
     .close = file_close,
@@ -372,22 +382,25 @@ static int open_path(struct file *f, bool write, struct stat *ret_st, struct cg_
 
 /* What kind of file f->fd is, and its size. */
 static int learn(struct file *f, const struct stat *st, bool write,
-                 const struct cg_image_ops **ret_ops, uint64_t *ret_size, struct cg_error *err)
+                 const struct cg_image_ops **ret_ops, struct cg_error *err)
 {
+    uint64_t size = 0;
+
     if (S_ISDIR(st->st_mode))
         return cg_error_set(err, EISDIR, "open %s", f->path);
     if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
         return cg_error_say(err, EINVAL, "%s is neither a regular file nor a block device",
                             f->path);
     *ret_ops = S_ISREG(st->st_mode) ? &file_ops : &device_ops;
-    int r = S_ISREG(st->st_mode) ? measure_file(f, st, write, ret_size, err)
-                                 : measure_device(f, ret_size, err);
+    int r = S_ISREG(st->st_mode) ? measure_file(f, st, write, &size, err)
+                                 : measure_device(f, &size, err);
     if (r < 0)
         return r;
-    if (*ret_size > CG_IMAGE_MAX)
+    if (size > CG_IMAGE_MAX)
         return cg_error_say(err, EFBIG, "%s has more than 4 EiB", f->path);
-    atomic_store(&f->size, *ret_size + f->tail);
-    return 0;
+    atomic_store(&f->size, size + f->tail);
+    f->bulk = write ? cg_bulk_new(f->fd) : NULL;
+    return write && !f->bulk ? cg_error_set(err, ENOMEM, "open %s", f->path) : 0;
 }
 
 static struct file *new_file(const char *path)
@@ -405,26 +418,22 @@ static struct file *new_file(const char *path)
     return NULL;
 }
 
-int cg_file_open(const char *path, bool write, struct cg_image **ret_image,
-                 uint64_t *ret_original_size, struct cg_error *err)
+int cg_file_open(const char *path, bool write, struct cg_image **ret_image, struct cg_error *err)
 {
     const struct cg_image_ops *ops = NULL;
     struct file *f = new_file(path);
-    uint64_t size = 0;
     struct stat st;
 
     if (!f)
         return cg_error_set(err, ENOMEM, "open %s", path);
     int r = open_path(f, write, &st, err);
     if (r == 0)
-        r = learn(f, &st, write, &ops, &size, err);
+        r = learn(f, &st, write, &ops, err);
     struct cg_image *image = r == 0 ? cg_image_new(ops, f, !write) : NULL;
     if (!image) {
         file_close(f);
         return r < 0 ? r : cg_error_set(err, ENOMEM, "open %s", path);
     }
-    if (ret_original_size)
-        *ret_original_size = size;
     *ret_image = image;
     return 0;
 }
@@ -433,14 +442,13 @@ int cg_file_adopt(int fd, const char *path, struct cg_image **ret_image, struct 
 {
     const struct cg_image_ops *ops = NULL;
     struct file *f = new_file(path);
-    uint64_t size;
     struct stat st;
 
     if (!f)
         return cg_error_set(err, ENOMEM, "open %s", path);
     f->fd = fd;
     int r = fstat(fd, &st) < 0 ? cg_error_set(err, errno, "stat %s", path)
-                               : learn(f, &st, true, &ops, &size, err);
+                               : learn(f, &st, true, &ops, err);
     struct cg_image *image = r == 0 ? cg_image_new(ops, f, false) : NULL;
     if (!image) {
         f->fd = -1; /* stays the caller's */

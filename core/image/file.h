@@ -6,11 +6,10 @@
 #include "core/image/image.h"
 
 /* Opens path (read-only unless write).  A file whose size isn't a multiple of 512 reads as if zeros
- * followed up to the next one, and can't be opened for writing; *ret_original_size (may be NULL)
- * gets the size before.  Extents come from SEEK_DATA/SEEK_HOLE and, for devices, are data.  A file
- * that shrinks while it is open gives -EIO with a message that says so. */
-int cg_file_open(const char *path, bool write, struct cg_image **ret_image,
-                 uint64_t *ret_original_size, struct cg_error *err);
+ * followed up to the next one, and can't be opened for writing.  Extents come from
+ * SEEK_DATA/SEEK_HOLE and, for devices, are data.  A file that shrinks while it is open gives -EIO
+ * with a message that says so. */
+int cg_file_open(const char *path, bool write, struct cg_image **ret_image, struct cg_error *err);
 
 /* As cg_file_open for writing a regular file that the caller has opened (O_RDWR): fd is the image's
  * on success; a lock (flock) that the caller took with it stays.  path is for messages. */

@@ -87,7 +87,7 @@ int cg_image_pwrite(struct cg_image *image, const void *buf, size_t len, uint64_
 
     if (r < 0 || len == 0)
         return r;
-    return image->ops->pwrite(image->self, buf, len, off, flags & CG_FUA, err);
+    return image->ops->pwrite(image->self, buf, len, off, flags & (CG_FUA | CG_BULK), err);
 }
 
 int cg_image_flush(struct cg_image *image, struct cg_error *err)
@@ -193,6 +193,14 @@ int cg_image_walk(struct cg_image *image, uint64_t off, uint64_t len, cg_extent_
 uint64_t cg_image_size(struct cg_image *image)
 {
     return image->ops->size(image->self);
+}
+
+uint64_t cg_image_original_size(struct cg_image *image)
+{
+    uint64_t size = cg_image_size(image);
+    uint64_t original = image->ops->original_size ? image->ops->original_size(image->self) : size;
+
+    return cg_round_up(original, CG_SECTOR) == size ? original : size;
 }
 
 bool cg_image_read_only(struct cg_image *image)

@@ -25,6 +25,7 @@ enum {
     CG_FUA = 1,      /* this request is stable when it returns */
     CG_MAY_TRIM = 2, /* zero: may leave a hole */
     CG_FAST = 4,     /* zero: fail with -ENOTSUP rather than be as slow as writing zeros */
+    CG_BULK = 8,     /* write: one of many large ones, to be flushed in the end and not read soon */
 };
 
 enum cg_extent_type {
@@ -68,7 +69,7 @@ struct cg_image_ops {
     const char *name;
     /* Reads exactly len bytes. */
     int (*pread)(void *self, void *buf, size_t len, uint64_t off, struct cg_error *err);
-    /* NULL: the image is read-only.  flags: CG_FUA. */
+    /* NULL: the image is read-only.  flags: CG_FUA, and CG_BULK, which may be ignored. */
     int (*pwrite)(void *self, const void *buf, size_t len, uint64_t off, unsigned flags,
                   struct cg_error *err);
     /* NULL: nothing to do. */
@@ -84,6 +85,9 @@ struct cg_image_ops {
     int (*extents)(void *self, struct cg_extents *e, struct cg_error *err);
     /* Bytes; a multiple of 512 except for images over plain files. */
     uint64_t (*size)(void *self);
+    /* Bytes before they were rounded up to the size.  NULL, or anything that doesn't round up to it
+     * (any more): the size. */
+    uint64_t (*original_size)(void *self);
     /* Grows.  NULL: fixed size. */
     int (*resize)(void *self, uint64_t size, struct cg_error *err);
     /* Begins to make the range fast to read, without waiting.  NULL: nothing to do. */
@@ -132,6 +136,7 @@ int cg_image_walk(struct cg_image *image, uint64_t off, uint64_t len, cg_extent_
                   void *opaque, struct cg_error *err);
 
 uint64_t cg_image_size(struct cg_image *image);
+uint64_t cg_image_original_size(struct cg_image *image); /* before it was rounded up to the size */
 bool cg_image_read_only(struct cg_image *image);
 bool cg_image_can_resize(struct cg_image *image);
 bool cg_image_immutable(struct cg_image *image);

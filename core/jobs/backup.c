@@ -266,9 +266,7 @@ static void describe(struct backup *b, const struct cg_backup_source *source)
     const struct cg_backup_options *o = b->options;
 
     p->size = b->plan.size;
-    p->original_size = o->original_size ? o->original_size : source->original_size;
-    if (p->original_size == 0)
-        p->original_size = p->size;
+    p->original_size = cg_image_original_size(b->image);
     p->time = source->time;
     snprintf(p->source.text, sizeof p->source.text, "%s", o->source_text ? o->source_text : "");
     p->source.identity = source->identity;

@@ -15,7 +15,6 @@ struct cg_backup_options {
     struct cg_name source;
     struct cg_image *image;
     const char *source_text; /* what the point says it came from */
-    uint64_t original_size;  /* before rounding up; 0 if it is the image's size */
     const char *project;     /* the target: backups/PROJECT/VOLUME */
     const char *volume;
     bool full;                          /* read everything, whatever the last point says */

@@ -19,24 +19,6 @@ static bool is_head(const struct cg_backup_options *o)
     return !o->source.snapshot[0] && o->source.space != CG_NAME_BACKUPS;
 }
 
-/* What the head says of its size before it was rounded up, if the snapshot has the head's size. */
-static int ask_original_size(struct cg_backup_source *s, struct cg_error *err)
-{
-    struct cg_name head = s->name;
-    json_t *info;
-    json_int_t size, original;
-
-    head.snapshot[0] = '\0';
-    int r = cg_space_info(s->space, &head, &info, err);
-    if (r < 0)
-        return r == -ENOTSUP ? 0 : r;
-    if (json_unpack(info, "{s:I, s:I}", "size", &size, "original_size", &original) == 0 &&
-        (uint64_t)size == cg_image_size(s->image) && original > 0 && original <= size)
-        s->original_size = (uint64_t)original;
-    json_decref(info);
-    return 0;
-}
-
 int cg_backup_source_open(struct cg_backup_source *s, const struct cg_backup_options *o,
                           struct cg_session *session, struct cg_error *err)
 {
@@ -60,8 +42,6 @@ int cg_backup_source_open(struct cg_backup_source *s, const struct cg_backup_opt
         r = cg_space_identify(s->space, &s->name, &s->identity, err);
     if (r == -ENOTSUP && s->image)
         r = 0; /* it has no identity: every backup is full */
-    if (r == 0)
-        r = ask_original_size(s, err);
     if (r < 0)
         cg_backup_source_close(s, false);
     return r;

@@ -10,9 +10,8 @@ struct cg_backup_source {
     struct cg_name name;    /* the snapshot that is read */
     struct cg_image *image; /* a reference */
     struct cg_identity identity;
-    uint64_t original_size; /* before rounding up; 0 if the source doesn't say */
-    int64_t time;           /* of the snapshot, seconds */
-    bool own;               /* the snapshot was made for this backup */
+    int64_t time; /* of the snapshot, seconds */
+    bool own;     /* the snapshot was made for this backup */
 };
 
 /* Snapshots the source where it is a head, opens what is to be read and identifies it.  After a

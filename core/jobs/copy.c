@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/base/bulk.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
@@ -77,11 +78,9 @@ static int advance(struct copy *c, uint64_t bytes, struct cg_error *err)
 /* PIECE bytes of this worker's own. */
 static int get_buffer(void **slot, struct cg_error *err)
 {
-    if (!*slot && posix_memalign(slot, BLOCK, PIECE) != 0) {
-        *slot = NULL;
-        return cg_error_set(err, ENOMEM, "copy");
-    }
-    return 0;
+    if (!*slot)
+        *slot = cg_bulk_buffer(PIECE);
+    return *slot ? 0 : cg_error_set(err, ENOMEM, "copy");
 }
 
 /* The length of the run of blocks at buf that are all zero or all not. */
@@ -122,7 +121,7 @@ static int copy_data(struct copy *c, const struct piece *p, uint8_t *buf, struct
         if (zero)
             r = make_zero(c, n, p->off + at, err);
         else
-            r = cg_image_pwrite(c->target, buf + at, n, p->off + at, 0, err);
+            r = cg_image_pwrite(c->target, buf + at, n, p->off + at, CG_BULK, err);
         at += n;
     }
     return r < 0 ? cg_error_prefix(err, r, "write the target") : 0;

@@ -9,6 +9,7 @@
 #include "core/backups/keys.h"
 #include "core/backups/page.h"
 #include "core/backups/repository.h"
+#include "core/base/bulk.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
@@ -97,7 +98,7 @@ static int write_chunk(struct restore *x, const uint8_t *buf, size_t len, uint64
         if (zeros)
             r = cg_image_zero(x->target, n, off + at, CG_MAY_TRIM, err);
         else
-            r = cg_image_pwrite(x->target, buf + at, n, off + at, 0, err);
+            r = cg_image_pwrite(x->target, buf + at, n, off + at, CG_BULK, err);
         if (r < 0)
             return cg_error_prefix(err, r, "write the target");
         atomic_fetch_add(&x->written, n);
@@ -158,10 +159,10 @@ static int start_workers(struct restore *x, struct cg_error *err)
 {
     struct cg_repository *repo = cg_project_repository(x->project);
 
-    x->threads = cg_processors() + 1;
+    x->threads = 2 * cg_processors();
     x->workers = calloc(x->threads, sizeof *x->workers);
     for (unsigned i = 0; x->workers && i < x->threads; i++) {
-        x->workers[i].buf = malloc(CG_CHUNK_SIZE);
+        x->workers[i].buf = cg_bulk_buffer(CG_CHUNK_SIZE);
         x->workers[i].codec = cg_repository_codec(repo);
         if (!x->workers[i].buf || !x->workers[i].codec)
             return cg_error_set(err, ENOMEM, "start a restore");

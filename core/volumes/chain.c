@@ -170,7 +170,7 @@ int cg_chain_read(struct cg_chain *chain, void *buf, size_t len, uint64_t off, s
 }
 
 int cg_chain_overwrite(struct cg_chain *chain, const void *buf, size_t len, uint64_t off,
-                       struct cg_error *err)
+                       unsigned flags, struct cg_error *err)
 {
     uint64_t first = off / CG_BLOCK, want = (off + len - 1) / CG_BLOCK + 1 - first, count;
     struct cg_layer *top = cg_chain_top(chain);
@@ -181,7 +181,7 @@ int cg_chain_overwrite(struct cg_chain *chain, const void *buf, size_t len, uint
         return r;
     if (state != CG_STATE_DATA || count < want)
         return 0;
-    r = cg_layer_overwrite(top, buf, len, off, err);
+    r = cg_layer_overwrite(top, buf, len, off, flags, err);
     return r < 0 ? r : 1;
 }
 
@@ -223,9 +223,9 @@ int cg_chain_edges(struct cg_chain *chain, size_t len, uint64_t off, struct cg_c
 }
 
 int cg_chain_write(struct cg_chain *chain, const void *buf, size_t len, uint64_t off,
-                   const struct cg_chain_edges *edges, struct cg_error *err)
+                   unsigned flags, const struct cg_chain_edges *edges, struct cg_error *err)
 {
-    return cg_layer_write(cg_chain_top(chain), buf, len, off, edges->head, edges->tail, err);
+    return cg_layer_write(cg_chain_top(chain), buf, len, off, flags, edges->head, edges->tail, err);
 }
 
 int cg_chain_zero(struct cg_chain *chain, uint64_t block, uint64_t count, struct cg_error *err)

@@ -36,7 +36,7 @@ int cg_chain_read(struct cg_chain *chain, void *buf, size_t len, uint64_t off,
 /* Writes a range whose blocks all have data in the top layer.  Returns 1 when that was so, 0 if
  * something else has to be done (nothing is written then), -errno. */
 int cg_chain_overwrite(struct cg_chain *chain, const void *buf, size_t len, uint64_t off,
-                       struct cg_error *err);
+                       unsigned flags, struct cg_error *err);
 
 /* The first and last block of a write as the layers below the top have them: filled in where the
  * write covers them only partly.  May take long (the parent may be far away), so no lock should be
@@ -49,7 +49,7 @@ int cg_chain_edges(struct cg_chain *chain, size_t len, uint64_t off, struct cg_c
                    struct cg_error *err);
 
 int cg_chain_write(struct cg_chain *chain, const void *buf, size_t len, uint64_t off,
-                   const struct cg_chain_edges *edges, struct cg_error *err);
+                   unsigned flags, const struct cg_chain_edges *edges, struct cg_error *err);
 
 /* Makes whole blocks read as zeros; does nothing where they do already. */
 int cg_chain_zero(struct cg_chain *chain, uint64_t block, uint64_t count, struct cg_error *err);

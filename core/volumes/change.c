@@ -329,7 +329,7 @@ static int rollback_json(struct cg_volume *v, const struct cg_volume_snapshot *s
     if (r == 0) {
         cg_layers_clear(&json.head);
         json.head = head;
-        json.original_size = head.size;
+        json.original_size = cg_volume_json_original_size(&json, head.size);
         r = cg_layers_add(&json.head, cg_layer_uuid(top), err);
     }
     if (r < 0) {

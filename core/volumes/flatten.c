@@ -6,6 +6,7 @@
 #include <sys/file.h>
 
 #include "core/base/bytes.h"
+#include "core/base/bulk.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/base/size.h"
@@ -31,7 +32,9 @@ static int put(struct fill *f, size_t len, struct cg_error *err)
         bool zero = cg_is_zero(f->buf + at, CG_BLOCK);
         for (n = CG_BLOCK; at + n < len && cg_is_zero(f->buf + at + n, CG_BLOCK) == zero;)
             n += CG_BLOCK;
-        int r = zero ? 0 : cg_layer_write(f->layer, f->buf + at, n, f->next + at, NULL, NULL, err);
+        int r =
+            zero ? 0
+                 : cg_layer_write(f->layer, f->buf + at, n, f->next + at, CG_BULK, NULL, NULL, err);
         if (r < 0)
             return r;
     }
@@ -64,7 +67,7 @@ static int fill_extent(void *opaque, const struct cg_extent *e, struct cg_error 
 
 static int fill(struct fill *f, struct cg_error *err)
 {
-    f->buf = malloc(PIECE);
+    f->buf = cg_bulk_buffer(PIECE);
     if (!f->buf)
         return cg_error_set(err, ENOMEM, "flatten");
     int r = cg_image_walk(f->parent, 0, f->size, fill_extent, f, err);

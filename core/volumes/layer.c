@@ -18,10 +18,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "core/base/bulk.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
+#include "core/image/image.h"
 #include "core/volumes/layer.h"
 #include "core/volumes/map.h"
+#include "core/volumes/rewrite.h"
 
 #define STRIPES 64u
 #define STRIPE_BLOCKS 32u /* the blocks of a word of states */
@@ -30,10 +33,11 @@ struct cg_layer {
     char uuid[CG_UUID_LEN + 1];
     atomic_uint refs;
     int fd; /* the data file */
+    struct cg_bulk *bulk;
     struct cg_map *map;
     bool begun;           /* changed only while nobody else uses the layer */
     atomic_bool unsynced; /* the data file has writes that no fdatasync covers */
-    atomic_bool failed;   /* an fsync failed */
+    atomic_bool failed;   /* an fsync failed, or what one left in doubt couldn't be written */
     pthread_mutex_t stripe[STRIPES];
 
     pthread_mutex_t lock; /* guards what follows */
@@ -125,6 +129,11 @@ int cg_layer_open(int dirfd, const char *uuid, struct cg_layer **ret_layer, stru
         r = cg_error_set(err, errno, "open %s", name);
         goto fail;
     }
+    layer->bulk = cg_bulk_new(layer->fd);
+    if (!layer->bulk) {
+        r = cg_error_set(err, ENOMEM, "open %s", name);
+        goto fail;
+    }
     *ret_layer = layer;
     return 0;
 
@@ -144,6 +153,7 @@ void cg_layer_unref(struct cg_layer *layer)
     if (!layer || atomic_fetch_sub(&layer->refs, 1) != 1)
         return;
     cg_map_close(layer->map);
+    cg_bulk_free(layer->bulk);
     if (layer->fd >= 0)
         close(layer->fd);
     for (unsigned i = 0; i < STRIPES; i++)
@@ -181,16 +191,33 @@ bool cg_layer_left(struct cg_layer *layer, const char *run)
     return cg_map_left(layer->map, run);
 }
 
+static int check_failed(struct cg_layer *layer, struct cg_error *err)
+{
+    if (atomic_load_explicit(&layer->failed, memory_order_relaxed))
+        return cg_error_say(err, EIO,
+                            "layer %s takes no writes since a flush failed: open the volume again",
+                            layer->uuid);
+    return 0;
+}
+
 int cg_layer_begin(struct cg_layer *layer, const char *run, struct cg_error *err)
 {
     bool adopted;
-    int r = cg_map_begin(layer->map, run, &adopted, err);
+    int r = check_failed(layer, err);
 
+    if (r == 0)
+        r = cg_map_begin(layer->map, run, &adopted, err);
     if (r < 0)
         return r;
-    layer->begun = true;
-    if (adopted)
+    if (adopted) {
+        r = cg_rewrite_unsure(layer->map, layer->fd, layer->uuid, err);
+        if (r < 0) { /* the map can't begin twice */
+            atomic_store(&layer->failed, true);
+            return r;
+        }
         atomic_store(&layer->unsynced, true);
+    }
+    layer->begun = true;
     return 0;
 }
 
@@ -239,16 +266,14 @@ int cg_layer_read(struct cg_layer *layer, void *buf, size_t len, uint64_t off, s
 static int check_writable(struct cg_layer *layer, struct cg_error *err)
 {
     assert(layer->begun);
-    if (atomic_load_explicit(&layer->failed, memory_order_relaxed))
-        return cg_error_say(err, EIO,
-                            "layer %s takes no writes since a flush failed: open the volume again",
-                            layer->uuid);
-    return 0;
+    return check_failed(layer, err);
 }
 
-/* After each write to the data file, before it's acknowledged. */
-static void written(struct cg_layer *layer)
+/* After each write to the data file, before it's acknowledged: first the marks, then the word that
+ * there are any. */
+static void written(struct cg_layer *layer, uint64_t block, uint64_t count)
 {
+    cg_map_written(layer->map, block, count);
     if (!atomic_load(&layer->unsynced))
         atomic_store(&layer->unsynced, true);
 }
@@ -258,15 +283,25 @@ static int write_failed(struct cg_layer *layer, int r, uint64_t off, struct cg_e
     return cg_error_set(err, -r, "write %s.data at %llu", layer->uuid, (unsigned long long)off);
 }
 
-int cg_layer_overwrite(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
-                       struct cg_error *err)
+static int write_data(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
+                      unsigned flags)
 {
+    return flags & CG_BULK ? cg_bulk_pwrite(layer->bulk, buf, len, off)
+                           : cg_pwrite_full(layer->fd, buf, len, off);
+}
+
+int cg_layer_overwrite(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
+                       unsigned flags, struct cg_error *err)
+{
+    uint64_t first = off / CG_BLOCK, count = (off + len - 1) / CG_BLOCK - first + 1;
     int r = check_writable(layer, err);
 
+    if (r == 0)
+        r = cg_map_reserve(layer->map, first, count, err);
     if (r < 0)
         return r;
-    r = cg_pwrite_full(layer->fd, buf, len, off);
-    written(layer);
+    r = write_data(layer, buf, len, off, flags);
+    written(layer, first, count);
     return r < 0 ? write_failed(layer, r, off, err) : 0;
 }
 
@@ -336,7 +371,8 @@ static int fill_of(struct cg_layer *layer, uint64_t block, const uint8_t *below,
 }
 
 static int write_locked(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
-                        const uint8_t *head, const uint8_t *tail, struct cg_error *err)
+                        unsigned flags, const uint8_t *head, const uint8_t *tail,
+                        struct cg_error *err)
 {
     uint64_t first = off / CG_BLOCK, last = (off + len - 1) / CG_BLOCK;
     size_t before = off % CG_BLOCK, end = (off + len) % CG_BLOCK;
@@ -348,6 +384,8 @@ static int write_locked(struct cg_layer *layer, const void *buf, size_t len, uin
         r = fill_of(layer, first, head, &head_fill, err);
     if (r == 0 && end)
         r = fill_of(layer, last, tail, &tail_fill, err);
+    if (r == 0)
+        r = cg_map_reserve(layer->map, first, last - first + 1, err);
     if (r < 0)
         return r;
     if (head_fill)
@@ -355,15 +393,18 @@ static int write_locked(struct cg_layer *layer, const void *buf, size_t len, uin
     iov[count++] = (struct iovec){ (void *)buf, len };
     if (tail_fill)
         iov[count++] = (struct iovec){ (void *)(tail_fill + end), CG_BLOCK - end };
-    r = pwritev_full(layer->fd, iov, count, off - (head_fill ? before : 0));
-    written(layer);
+    if (count == 1)
+        r = write_data(layer, buf, len, off, flags);
+    else
+        r = pwritev_full(layer->fd, iov, count, off - (head_fill ? before : 0));
+    written(layer, first, last - first + 1);
     if (r < 0)
         return write_failed(layer, r, off, err);
     return cg_map_set(layer->map, first, last - first + 1, CG_STATE_DATA, err);
 }
 
 int cg_layer_write(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
-                   const uint8_t *head, const uint8_t *tail, struct cg_error *err)
+                   unsigned flags, const uint8_t *head, const uint8_t *tail, struct cg_error *err)
 {
     int r = check_writable(layer, err);
 
@@ -371,7 +412,7 @@ int cg_layer_write(struct cg_layer *layer, const void *buf, size_t len, uint64_t
         return r;
     uint64_t stripes = stripes_of(off / CG_BLOCK, (off + len - 1) / CG_BLOCK);
     lock_stripes(layer, stripes);
-    r = write_locked(layer, buf, len, off, head, tail, err);
+    r = write_locked(layer, buf, len, off, flags, head, tail, err);
     unlock_stripes(layer, stripes);
     return r;
 }
@@ -389,7 +430,7 @@ static int punch(struct cg_layer *layer, uint64_t block, uint64_t count, struct 
             return cg_error_set(err, errno, "give back space of %s.data at %llu", layer->uuid,
                                 (unsigned long long)off);
     }
-    written(layer);
+    written(layer, block, count);
     return 0;
 }
 
@@ -444,8 +485,12 @@ static int flush_batch(struct cg_layer *layer, struct cg_map_batch *batch, struc
 {
     bool unsynced = atomic_exchange(&layer->unsynced, false);
 
-    if ((unsynced || batch->count) && fdatasync(layer->fd) < 0)
-        return sync_failed(layer, "data", err);
+    if (unsynced || batch->count) {
+        cg_map_sync_begin(layer->map);
+        if (fdatasync(layer->fd) < 0)
+            return sync_failed(layer, "data", err);
+        cg_map_sync_end(layer->map);
+    }
     int r = cg_map_put(layer->map, batch, err);
     if (r < 0)
         return r;

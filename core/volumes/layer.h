@@ -59,15 +59,15 @@ int cg_layer_run(struct cg_layer *layer, uint64_t block, uint64_t max, enum cg_s
 int cg_layer_read(struct cg_layer *layer, void *buf, size_t len, uint64_t off,
                   struct cg_error *err);
 
-/* Writes a range whose blocks all have data; no state changes. */
+/* Writes a range whose blocks all have data; no state changes.  flags: CG_BULK. */
 int cg_layer_overwrite(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
-                       struct cg_error *err);
+                       unsigned flags, struct cg_error *err);
 
 /* Writes any range.  head and tail are the whole first and last block as they read in the layers
  * below, for the bytes around the range; they may be NULL if the range has none there, or if the
- * block isn't absent (a block never becomes absent again). */
+ * block isn't absent (a block never becomes absent again).  flags: CG_BULK. */
 int cg_layer_write(struct cg_layer *layer, const void *buf, size_t len, uint64_t off,
-                   const uint8_t *head, const uint8_t *tail, struct cg_error *err);
+                   unsigned flags, const uint8_t *head, const uint8_t *tail, struct cg_error *err);
 
 /* Makes whole blocks zero and gives their space back. */
 int cg_layer_zero(struct cg_layer *layer, uint64_t block, uint64_t count, struct cg_error *err);

@@ -18,11 +18,19 @@ static void close_dir(DIR **dir)
         closedir(*dir);
 }
 
-/* Calls fn for each subdirectory of path whose name is one of ours. */
+/* The name of the draft in a directory of this name; NULL if it isn't one's. */
+static const char *draft_in(const char *directory)
+{
+    size_t n = strlen(CG_DRAFT_PREFIX);
+
+    return strncmp(directory, CG_DRAFT_PREFIX, n) == 0 ? directory + n : NULL;
+}
+
+/* Calls fn for each subdirectory of path whose name is one of ours, those of drafts if asked to. */
 typedef int sub_fn(struct cg_volumes *space, const char *name, void *opaque, struct cg_error *err);
 
-static int each_directory(struct cg_volumes *space, const char *path, sub_fn *fn, void *opaque,
-                          struct cg_error *err)
+static int each_directory(struct cg_volumes *space, const char *path, bool drafts, sub_fn *fn,
+                          void *opaque, struct cg_error *err)
 {
     int dirfd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     CG_CLEANUP(close_dir) DIR *dir = dirfd < 0 ? NULL : fdopendir(dirfd);
@@ -36,7 +44,8 @@ static int each_directory(struct cg_volumes *space, const char *path, sub_fn *fn
         return r;
     }
     while (errno = 0, (e = readdir(dir))) {
-        if (!cg_name_part_valid(e->d_name) ||
+        const char *draft = drafts ? draft_in(e->d_name) : NULL;
+        if (!cg_name_part_valid(draft ? draft : e->d_name) ||
             fstatat(dirfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
             continue;
         int r = fn(space, e->d_name, opaque, err);
@@ -87,10 +96,28 @@ static int tell_volume(struct listing *l, const char *name, const struct cg_volu
     return r;
 }
 
+static int tell_draft(struct listing *l, int dirfd, const char *name,
+                      const struct cg_volume_json *json, struct cg_error *err)
+{
+    char text[128] = "unfinished: run its import or restore again, or delete it";
+    pid_t writer = cg_writer_alive(dirfd);
+
+    if (writer)
+        snprintf(text, sizeof text, "unfinished: process %ld is filling it", (long)writer);
+    struct cg_entry entry = { .name = name,
+                              .self = l->self,
+                              .size = json->head.size,
+                              .time = json->created,
+                              .draft = true,
+                              .description = text };
+    return l->fn(l->opaque, &entry, err);
+}
+
 static int list_volume(struct cg_volumes *space, const char *name, void *opaque,
                        struct cg_error *err)
 {
     struct listing *l = opaque;
+    const char *draft = draft_in(name);
     struct cg_volume_json json;
     struct cg_error why;
     char path[CG_NAME_MAX];
@@ -107,40 +134,62 @@ static int list_volume(struct cg_volumes *space, const char *name, void *opaque,
             return 0;
     }
     if (r < 0) { /* one that is damaged doesn't hide the others */
-        struct cg_entry entry = { .name = name, .self = l->self, .description = why.message };
+        struct cg_entry entry = { .name = draft ? draft : name,
+                                  .self = l->self,
+                                  .draft = draft,
+                                  .description = why.message };
         return l->fn(l->opaque, &entry, err);
     }
-    r = tell_volume(l, name, &json, err);
+    r = draft ? tell_draft(l, fd, draft, &json, err) : tell_volume(l, name, &json, err);
     cg_volume_json_clear(&json);
     return r;
 }
 
-/* A whole name as a prefix: the volume and its snapshots, or the one snapshot. */
+/* Lets only the entry of a name through. */
+struct only {
+    const char *want;
+    const struct listing *to;
+};
+
 static int only(void *opaque, const struct cg_entry *entry, struct cg_error *err)
 {
-    struct {
-        const char *want;
-        struct listing *l;
-    } *o = opaque;
+    const struct only *o = opaque;
 
-    return strcmp(entry->name, o->want) == 0 ? o->l->fn(o->l->opaque, entry, err) : 0;
+    return strcmp(entry->name, o->want) == 0 ? o->to->fn(o->to->opaque, entry, err) : 0;
 }
 
+static int list_draft(struct cg_volumes *space, const struct cg_name *name, struct listing *l,
+                      struct cg_error *err)
+{
+    char text[sizeof CG_DRAFT_PREFIX + CG_PART_MAX];
+    CG_CLEANUP(cg_close) int fd = -1;
+    int r = cg_volume_open_dir(space, name, &fd, err);
+
+    snprintf(text, sizeof text, CG_DRAFT_PREFIX "%s", name->part[1]);
+    return r < 0 ? r : list_volume(space, text, l, err);
+}
+
+/* A whole name as a prefix: the volume and its snapshots, or the one snapshot; the draft too, if
+ * name->draft. */
 static int list_one(struct cg_volumes *space, const struct cg_name *name, struct listing *l,
                     struct cg_error *err)
 {
     char text[2 * CG_PART_MAX + 2];
-    struct {
-        const char *want;
-        struct listing *l;
-    } o = { text, l };
+    struct only o = { text, l };
     struct listing filtered = { l->project, only, &o, true };
+    struct cg_name head = *name;
     CG_CLEANUP(cg_close) int fd = -1;
-    int r = cg_volume_open_dir(space, name, &fd, err);
+    int draft = -ENOENT;
 
-    if (r < 0)
-        return r;
     l->self = true;
+    if (name->draft && !*name->snapshot)
+        draft = list_draft(space, name, l, err);
+    if (draft != 0 && draft != -ENOENT)
+        return draft;
+    head.draft = false;
+    int r = cg_volume_open_dir(space, &head, &fd, err);
+    if (r < 0)
+        return r == -ENOENT && draft == 0 ? 0 : r;
     if (!*name->snapshot)
         return list_volume(space, name->part[1], l, err);
     snprintf(text, sizeof text, "%s@%s", name->part[1], name->snapshot);
@@ -153,9 +202,9 @@ int cg_list(struct cg_volumes *space, const struct cg_name *prefix, cg_entry_fn 
     struct listing l = { prefix->part[0], fn, opaque, false };
 
     if (prefix->parts == 0)
-        return each_directory(space, ".", list_project, &l, err);
+        return each_directory(space, ".", false, list_project, &l, err);
     if (prefix->parts == 1)
-        return each_directory(space, prefix->part[0], list_volume, &l, err);
+        return each_directory(space, prefix->part[0], prefix->draft, list_volume, &l, err);
     return list_one(space, prefix, &l, err);
 }
 
@@ -218,9 +267,13 @@ static json_t *head_json(int dirfd, const struct cg_volume_json *json)
 
 static json_t *snapshot_info(const struct cg_volume_json *json, const struct cg_volume_snapshot *s)
 {
-    return json_pack("{s:s, s:s, s:I, s:I, s:o, s:I}", "uuid", s->uuid, "volume", json->uuid,
-                     "size", (json_int_t)s->layers.size, "created", (json_int_t)s->time, "parent",
-                     parent_json(json), "layers", (json_int_t)s->layers.count);
+    uint64_t size = s->layers.size;
+
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:I}", "uuid", s->uuid, "volume", json->uuid,
+                     "size", (json_int_t)size, "original_size",
+                     (json_int_t)cg_volume_json_original_size(json, size), "created",
+                     (json_int_t)s->time, "parent", parent_json(json), "layers",
+                     (json_int_t)s->layers.count);
 }
 
 int cg_list_info(struct cg_volumes *space, const struct cg_name *name, json_t **ret_info,

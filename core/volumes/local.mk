@@ -12,6 +12,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/map_file.c core/volumes/map_file.h \
 	core/volumes/open.c \
 	core/volumes/pool_dir.c core/volumes/pool_dir.h \
+	core/volumes/rewrite.c core/volumes/rewrite.h \
 	core/volumes/space.h \
 	core/volumes/volume.h core/volumes/volume_image.c \
 	core/volumes/volume_json.c core/volumes/volume_json.h \

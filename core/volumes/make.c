@@ -74,10 +74,10 @@ static int make_empty(struct cg_volumes *space, const struct cg_name *name, uint
     return r;
 }
 
-/* A draft that an interrupted job left: 1 if it's of that size and can be gone on with; else it's
+/* A draft that an interrupted job left: 1 if it's of those sizes and can be gone on with; else it's
  * removed. */
 static int reuse_draft(struct cg_volumes *space, const struct cg_name *name, uint64_t size,
-                       struct cg_error *err)
+                       uint64_t original_size, struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int fd = -1;
     struct cg_volume_json json;
@@ -89,7 +89,7 @@ static int reuse_draft(struct cg_volumes *space, const struct cg_name *name, uin
         return cg_error_say(err, EBUSY, "it is being filled by another process");
     bool same = cg_volume_json_read(fd, &json, NULL, NULL) == 0;
     if (same) {
-        same = json.head.size == size;
+        same = json.head.size == size && json.original_size == original_size;
         cg_volume_json_clear(&json);
     }
     if (same)
@@ -118,7 +118,7 @@ int cg_make_empty(struct cg_volumes *space, const struct cg_name *name, uint64_t
     if (r == 0) /* also for a draft: better now than when it has been filled */
         r = cg_pool_dir_check_free(space, &final, err);
     if (r == 0 && name->draft)
-        r = reuse_draft(space, name, size, err);
+        r = reuse_draft(space, name, size, original_size, err);
     if (r == 0) {
         cg_pool_dir_clean(space, name->part[0]);
         r = make_empty(space, name, size, original_size, err);
@@ -249,7 +249,7 @@ static int clone_into(struct making *m, const struct cg_name *parent, const stru
     strcpy(m->json.parent, json.parent);
     strcpy(m->json.parent_identity, json.parent_identity);
     m->json.parent_size = json.parent_size;
-    m->json.original_size = size == json.head.size ? json.original_size : size;
+    m->json.original_size = cg_volume_json_original_size(&json, size);
     cg_volume_json_clear(&json);
     return finish(m, name, size, err);
 }
@@ -283,7 +283,7 @@ static int learn_parent(struct making *m, const char *parent, uint64_t *ret_size
     if (r < 0)
         return r;
     m->json.parent_size = cg_image_size(image);
-    m->json.original_size = m->json.parent_size;
+    m->json.original_size = cg_image_original_size(image);
     *ret_size = cg_round_up(m->json.parent_size, CG_SECTOR);
     return check_size(*ret_size, err);
 }

@@ -59,6 +59,23 @@ int cg_map_run(struct cg_map *map, uint64_t block, uint64_t max, enum cg_state *
 int cg_map_set(struct cg_map *map, uint64_t block, uint64_t count, enum cg_state state,
                struct cg_error *err);
 
+/* Before blocks of the data file are written: makes room to remember that.  -ENOSPC. */
+int cg_map_reserve(struct cg_map *map, uint64_t block, uint64_t count, struct cg_error *err);
+
+/* After that: no sync has covered them. */
+void cg_map_written(struct cg_map *map, uint64_t block, uint64_t count);
+
+/* Around a sync of the data file, by one flusher at a time; the end only if it succeeded. */
+void cg_map_sync_begin(struct cg_map *map);
+void cg_map_sync_end(struct cg_map *map);
+
+/* After cg_map_begin: true if a sync failed, or nobody lived to see it succeed.  The kernel calls
+ * what it couldn't write clean and tells that once, so what was written before has to be written
+ * again: cg_map_next_unsure finds from *block on the next blocks in question, whatever their
+ * states; false if there are no more. */
+bool cg_map_unsure(struct cg_map *map);
+bool cg_map_next_unsure(struct cg_map *map, uint64_t *block, uint64_t *ret_count);
+
 /* Copies of dirty sectors. */
 struct cg_map_batch {
     size_t count;

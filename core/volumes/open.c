@@ -37,8 +37,26 @@ static void found_clear(struct found *f)
 
 void cg_volume_dir_name(const struct cg_name *name, char ret[static CG_NAME_MAX])
 {
-    snprintf(ret, CG_NAME_MAX, "%s/%s%s", name->part[0], name->draft ? ".draft-" : "",
+    snprintf(ret, CG_NAME_MAX, "%s/%s%s", name->part[0], name->draft ? CG_DRAFT_PREFIX : "",
              name->part[1]);
+}
+
+static int no_volume(struct cg_volumes *space, const struct cg_name *name, struct cg_error *err)
+{
+    struct cg_name draft = *name;
+    char path[CG_NAME_MAX], text[CG_NAME_MAX];
+    struct stat st;
+
+    draft.draft = true;
+    cg_name_text(name, true, text);
+    cg_volume_dir_name(&draft, path);
+    if (name->draft || fstatat(space->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return cg_error_say(err, ENOENT, "there is no volume %s", text);
+    draft.snapshot[0] = '\0';
+    return cg_error_say(err, ENOENT,
+                        "there is no volume %s, only what an unfinished import or restore has of "
+                        "%s: run that again, or delete it",
+                        text, cg_name_text(&draft, true, path));
 }
 
 int cg_volume_open_dir(struct cg_volumes *space, const struct cg_name *name, int *ret_fd,
@@ -53,7 +71,7 @@ int cg_volume_open_dir(struct cg_volumes *space, const struct cg_name *name, int
         CG_CLEANUP(cg_close)
         int fd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
-            return cg_error_say(err, ENOENT, "there is no volume %s", text);
+            return no_volume(space, name, err);
         if (fd < 0)
             return cg_error_set(err, errno, "open %s", text);
         bool locked = flock(fd, LOCK_SH | LOCK_NB) == 0;
@@ -462,6 +480,7 @@ static int make_chain(struct cg_volume *v, const struct found *f, struct cg_erro
         return cg_error_prefix(err, r, "open its parent %s", f->json.parent);
     v->head = cg_chain_new(f->layers.size, f->open, f->layers.count, parent);
     atomic_store(&v->size, f->layers.size);
+    v->original_size = f->json.original_size;
     return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
 }
 

@@ -28,6 +28,7 @@ struct cg_volume {
     int dirfd;
     uint64_t dev, inode; /* of the directory: what the volume is known by while it's open */
     char snapshot[CG_PART_MAX + 1]; /* "" for the head */
+    uint64_t original_size;         /* as volume.json had it when this was opened */
 
     /* Taken in this order. */
     pthread_mutex_t change;     /* guards what follows up to gate, and changes of the structure */
@@ -91,7 +92,8 @@ void cg_volume_close_layers(struct cg_layer **layers, size_t count);
 /* What the layers of a chain are, as in volume.json. */
 int cg_volume_layers_of(struct cg_chain *chain, struct cg_layers *ret, struct cg_error *err);
 
-/* The directory name of a volume or draft below its project's. */
+/* The directory of a volume or draft in the pool: PROJECT/VOLUME, PROJECT/.draft-VOLUME. */
+#define CG_DRAFT_PREFIX ".draft-"
 void cg_volume_dir_name(const struct cg_name *name, char ret[static CG_NAME_MAX]);
 
 #endif

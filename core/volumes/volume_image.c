@@ -41,7 +41,7 @@ static int check_gated(struct cg_volume *v, uint64_t len, uint64_t off, struct c
 /* Writes if nothing of the layers below is needed, or if edges are of the head's chain.  1: they
  * are needed, *ret_chain is the chain to read them from. */
 static int write_once(struct cg_volume *v, const void *buf, size_t len, uint64_t off,
-                      struct cg_chain *chain, const struct cg_chain_edges *edges,
+                      unsigned flags, struct cg_chain *chain, const struct cg_chain_edges *edges,
                       struct cg_chain **ret_chain, struct cg_error *err)
 {
     static const struct cg_chain_edges none;
@@ -52,7 +52,7 @@ static int write_once(struct cg_volume *v, const void *buf, size_t len, uint64_t
     if (r < 0)
         return r;
     if (chain != v->head) {
-        r = cg_chain_overwrite(v->head, buf, len, off, err);
+        r = cg_chain_overwrite(v->head, buf, len, off, flags, err);
         if (r != 0)
             return r < 0 ? r : 0;
         if (!aligned) {
@@ -61,18 +61,18 @@ static int write_once(struct cg_volume *v, const void *buf, size_t len, uint64_t
         }
         edges = &none;
     }
-    return cg_chain_write(v->head, buf, len, off, edges, err);
+    return cg_chain_write(v->head, buf, len, off, flags, edges, err);
 }
 
 static int write_range(struct cg_volume *v, const void *buf, size_t len, uint64_t off,
-                       struct cg_error *err)
+                       unsigned flags, struct cg_error *err)
 {
     struct cg_chain *chain = NULL;
     struct cg_chain_edges edges;
 
     for (;;) {
         struct cg_chain *next = NULL;
-        int r = write_once(v, buf, len, off, chain, &edges, &next, err);
+        int r = write_once(v, buf, len, off, flags, chain, &edges, &next, err);
         cg_chain_unref(chain);
         if (r <= 0)
             return r;
@@ -137,7 +137,7 @@ static int image_pwrite(void *self, const void *buf, size_t len, uint64_t off, u
     int r = begin(self, err);
 
     if (r == 0)
-        r = write_range(self, buf, len, off, err);
+        r = write_range(self, buf, len, off, flags, err);
     return finish(self, r, flags, err);
 }
 
@@ -183,13 +183,13 @@ static int image_zero(void *self, uint64_t len, uint64_t off, unsigned flags, st
     if (r < 0)
         return r;
     if (first >= end) /* within two blocks */
-        return finish(self, write_range(self, zeros, len, off, err), flags, err);
+        return finish(self, write_range(self, zeros, len, off, 0, err), flags, err);
     uint64_t head = first * CG_BLOCK - off;
     uint64_t tail = off + len > end * CG_BLOCK ? off + len - end * CG_BLOCK : 0;
     if (head)
-        r = write_range(self, zeros, head, off, err);
+        r = write_range(self, zeros, head, off, 0, err);
     if (r == 0 && tail)
-        r = write_range(self, zeros, tail, end * CG_BLOCK, err);
+        r = write_range(self, zeros, tail, end * CG_BLOCK, 0, err);
     return finish(self, r, flags, err);
 }
 
@@ -205,6 +205,13 @@ static uint64_t image_size(void *self)
     struct cg_volume *v = self;
 
     return atomic_load_explicit(&v->size, memory_order_acquire);
+}
+
+static uint64_t image_original_size(void *self)
+{
+    struct cg_volume *v = self;
+
+    return v->original_size;
 }
 
 static void image_prefetch(void *self, uint64_t len, uint64_t off)
@@ -236,6 +243,7 @@ static const struct cg_image_ops head_ops = {
     .zero = image_zero,
     .extents = image_extents,
     .size = image_size,
+    .original_size = image_original_size,
     .prefetch = image_prefetch,
     .immutable = image_immutable,
     .close = image_close,

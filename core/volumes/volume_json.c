@@ -330,6 +330,11 @@ static bool has(const struct cg_layers *layers, const char *uuid)
     return false;
 }
 
+uint64_t cg_volume_json_original_size(const struct cg_volume_json *json, uint64_t size)
+{
+    return cg_round_up(json->original_size, CG_SECTOR) == size ? json->original_size : size;
+}
+
 bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid)
 {
     if (has(&json->head, uuid))

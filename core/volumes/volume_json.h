@@ -69,6 +69,10 @@ void cg_volume_json_remove_snapshot(struct cg_volume_json *json, const char *nam
 bool cg_volume_json_requested(const struct cg_volume_json *json, const char *id);
 void cg_volume_json_remember(struct cg_volume_json *json, const char *id);
 
+/* What the head or a snapshot of this size had before it was rounded up to it: the size itself if
+ * it has been resized. */
+uint64_t cg_volume_json_original_size(const struct cg_volume_json *json, uint64_t size);
+
 /* True if the head or a snapshot has this layer. */
 bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid);
 

@@ -17,13 +17,21 @@
 #include "core/volumes/map_file.h"
 #include "core/volumes/work_map.h"
 
-/* The file: a page that says what it is, the bits of the windows (whole pages), the windows.  It
- * never leaves the host, so words are in the host's order; the fixed page isn't for people either.
- */
+/* The file: a page that says what it is, the bits of the windows, their marks, the windows, each in
+ * whole pages.  Marks have memory where their window has.  It never leaves the host, so words are
+ * in the host's order; the fixed page isn't for people either. */
 #define PAGE 4096u
-enum { AT_MAGIC = 0, AT_UUID = 8, AT_DEV = 48, AT_INODE = 56, AT_WINDOWS = 64, ID_LEN = 72 };
+enum {
+    AT_MAGIC = 0,
+    AT_UUID = 8,
+    AT_DEV = 48,
+    AT_INODE = 56,
+    AT_WINDOWS = 64,
+    ID_LEN = 72,
+    AT_UNSURE = 128, /* changes, so it isn't part of what the file is known by */
+};
 
-static const uint8_t magic[8] = { 'C', 'O', 'W', 'G', 'W', 'R', 'K', '1' };
+static const uint8_t magic[8] = { 'C', 'O', 'W', 'G', 'W', 'R', 'K', '2' };
 
 struct cg_work_map {
     char path[PATH_MAX];
@@ -31,12 +39,23 @@ struct cg_work_map {
     uint64_t windows, length;
     uint8_t *base; /* mapped: length bytes */
     _Atomic uint64_t *bits;
+    struct cg_work_marks *marks;
     uint8_t *words;
 };
 
 static uint64_t bits_length(uint64_t windows)
 {
     return cg_round_up((windows + 7) / 8, PAGE);
+}
+
+static uint64_t marks_at(uint64_t windows)
+{
+    return PAGE + bits_length(windows);
+}
+
+static uint64_t words_at(uint64_t windows)
+{
+    return marks_at(windows) + cg_round_up(windows * sizeof(struct cg_work_marks), PAGE);
 }
 
 static void encode_id(uint8_t ret[static ID_LEN], const struct cg_work_map_id *id)
@@ -75,7 +94,7 @@ static int create(const struct cg_work_map_id *id, const char *path, uint64_t le
         return cg_error_set(err, errno, "create working map %s", tmp);
     encode_id(head, id);
     int r = cg_pwrite_full(fd, head, sizeof head, 0);
-    if (r == 0 && (fallocate(fd, 0, 0, (off_t)(PAGE + bits_length(id->windows))) < 0 ||
+    if (r == 0 && (fallocate(fd, 0, 0, (off_t)marks_at(id->windows)) < 0 ||
                    ftruncate(fd, (off_t)length) < 0 || rename(tmp, path) < 0))
         r = -errno;
     if (r < 0) {
@@ -108,7 +127,8 @@ static int map_memory(struct cg_work_map *map, bool writable, struct cg_error *e
         return cg_error_set(err, errno, "map working map %s", map->path);
     map->base = base;
     map->bits = (_Atomic uint64_t *)(map->base + PAGE);
-    map->words = map->base + PAGE + bits_length(map->windows);
+    map->marks = (struct cg_work_marks *)(map->base + marks_at(map->windows));
+    map->words = map->base + words_at(map->windows);
     return 0;
 }
 
@@ -122,7 +142,7 @@ int cg_work_map_open(const struct cg_work_map_id *id, bool make, bool *ret_creat
         return cg_error_set(err, ENOMEM, "open a working map");
     map->fd = -1;
     map->windows = id->windows;
-    map->length = PAGE + bits_length(id->windows) + id->windows * CG_MAP_WINDOW;
+    map->length = words_at(id->windows) + id->windows * CG_MAP_WINDOW;
     int r = path_of(id, map->path, err);
     if (r < 0)
         goto fail;
@@ -181,14 +201,32 @@ _Atomic uint64_t *cg_work_map_words(struct cg_work_map *map, uint64_t window)
     return (_Atomic uint64_t *)(map->words + window * CG_MAP_WINDOW);
 }
 
-int cg_work_map_reserve(struct cg_work_map *map, uint64_t window, struct cg_error *err)
+static int reserve(struct cg_work_map *map, uint64_t off, uint64_t len, struct cg_error *err)
 {
-    uint64_t off = PAGE + bits_length(map->windows) + window * CG_MAP_WINDOW;
-
-    while (fallocate(map->fd, 0, (off_t)off, CG_MAP_WINDOW) < 0)
+    while (fallocate(map->fd, 0, (off_t)off, (off_t)len) < 0)
         if (errno != EINTR)
             return cg_error_set(err, errno, "grow working map %s", map->path);
     return 0;
+}
+
+int cg_work_map_reserve(struct cg_work_map *map, uint64_t window, struct cg_error *err)
+{
+    uint64_t marks = marks_at(map->windows) + window * sizeof *map->marks;
+    int r = reserve(map, marks, sizeof *map->marks, err);
+
+    if (r < 0)
+        return r;
+    return reserve(map, words_at(map->windows) + window * CG_MAP_WINDOW, CG_MAP_WINDOW, err);
+}
+
+struct cg_work_marks *cg_work_map_marks(struct cg_work_map *map, uint64_t window)
+{
+    return &map->marks[window];
+}
+
+_Atomic uint64_t *cg_work_map_unsure(struct cg_work_map *map)
+{
+    return (_Atomic uint64_t *)(map->base + AT_UNSURE);
 }
 
 void cg_work_map_publish(struct cg_work_map *map, uint64_t window)

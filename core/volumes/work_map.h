@@ -48,6 +48,17 @@ int cg_work_map_reserve(struct cg_work_map *map, uint64_t window, struct cg_erro
 /* Says that the window's words have been filled in. */
 void cg_work_map_publish(struct cg_work_map *map, uint64_t window);
 
+/* Where the data file was written in a window that has content: a bit for each MiB.  `written` has
+ * what no sync began after, `syncing` what the running one covers, or the last if it failed. */
+struct cg_work_marks {
+    _Atomic uint64_t written, syncing;
+};
+struct cg_work_marks *cg_work_map_marks(struct cg_work_map *map, uint64_t window);
+
+/* 1 from before a sync of the data file until it has succeeded: found so by a successor, it says
+ * that the kernel may have dropped what the marks say and speaks of it no more. */
+_Atomic uint64_t *cg_work_map_unsure(struct cg_work_map *map);
+
 bool cg_work_map_exists(const struct cg_work_map_id *id);
 
 /* Removes a layer's working map, if there is one, without looking into it. */

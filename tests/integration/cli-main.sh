@@ -16,6 +16,39 @@ cowgate --quiet import ./odd.raw volumes/acme/odd
 [ "$(cowgate --json info volumes/acme/odd | jq .original_size)" = 1000 ] || fail "original size"
 cowgate export volumes/acme/odd - | head -c 1000 | cmp - odd.raw
 
+# ... by whatever is made of it, until it's resized.
+original() { cowgate --json info "$1" | jq .original_size; }
+cowgate --quiet import ./odd.raw volumes/odd/file
+cowgate snapshot volumes/odd/file@s
+cowgate clone volumes/odd/file volumes/odd/c-volume
+cowgate clone volumes/odd/file@s volumes/odd/c-snapshot
+cowgate clone ./odd.raw volumes/odd/c-file
+cowgate --quiet import volumes/odd/file volumes/odd/i-volume
+cowgate --quiet import volumes/odd/file@s volumes/odd/i-snapshot
+point=$(cowgate --quiet backup volumes/odd/file)
+cowgate --quiet backup volumes/odd/file@s backups/odd/p-snapshot >/dev/null
+cowgate --quiet backup ./odd.raw backups/odd/p-file >/dev/null
+cowgate --quiet backup "$point" backups/odd/p-point >/dev/null
+cowgate clone "$point" volumes/odd/c-point
+cowgate clone volumes/odd/c-point volumes/odd/c-c-point
+cowgate --quiet import "$point" volumes/odd/i-point
+cowgate --quiet restore "$point" volumes/odd/r-point
+cowgate rollback volumes/odd/file@s
+for name in $(cowgate --json list | jq -r '.[].name | select(test("^[a-z]*/odd/"))'); do
+    [ "$(original "$name")" = 1000 ] || fail "$name has an original size of $(original "$name")"
+done
+[ "$(cowgate --json list | jq '[.[] | select(.name | test("^[a-z]*/odd/"))] | length')" = 20 ] || fail "$(cowgate list)"
+cowgate resize volumes/odd/file 4K
+[ "$(original volumes/odd/file)" = 4096 ] || fail "a resized volume has an original size"
+cowgate rollback volumes/odd/file@s
+[ "$(original volumes/odd/file)" = 1024 ] || fail "a resized volume has an original size"
+for v in $(cowgate --json list volumes/odd | jq -r '.[].name | select(contains("@") | not)'); do
+    cowgate delete --snapshots "$v"
+done
+for p in $(cowgate --json list backups/odd | jq -r '.[].name | select(endswith("latest") | not)'); do
+    cowgate delete "$p"
+done
+
 # Standard input, with its length said.
 cowgate --quiet import - volumes/acme/pipe --size 20M <a.raw
 cowgate export volumes/acme/pipe - >pipe.raw

@@ -11,14 +11,14 @@ for v in a b c; do cowgate --quiet import ./$v.raw volumes/acme/$v; done
 point_a=$(cowgate --quiet backup volumes/acme/a)
 point_b=$(cowgate --quiet backup volumes/acme/b)
 
-# held SYSCALL NUMBER COMMAND ...: in the background, held up for 3 s in its NUMBERth call of SYSCALL;
-# returns when it is.
+# held SYSCALL NUMBER COMMAND ...: in the background, held up for 3 s (or $held_for µs) in its NUMBERth
+# call of SYSCALL; returns when it is.
 held() {
     local call=$1 number=$2
     shift 2
     rm -f trace
     ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" strace -f -o trace -e trace="$call" \
-        -e inject="$call":delay_enter=3000000:when="$number" "$@" 2>held.err &
+        -e inject="$call":delay_enter=${held_for:-3000000}:when="$number" "$@" 2>held.err &
     holder=$!
     wait_for 30 reached "$call" "$number"
 }
@@ -48,6 +48,38 @@ for command in "restore $point_a" "import ./a.raw"; do
     same vol.raw a.raw
     rm vol.raw
     cowgate delete volumes/acme/out
+done
+
+# A volume that is being filled is listed as that, opens for nobody and can't be deleted; when who
+# filled it is dead it can.
+out() { cowgate --json list volumes | jq -r '.[] | select(.name == "volumes/acme/out") | "\(.unfinished) \(.size) \(.description)"'; }
+[ "$(cowgate --json list | jq '[.[] | select(.unfinished)] | length')" = 0 ] || fail "$(cowgate list)"
+for command in "restore $point_a" "import ./a.raw"; do
+    held_for=60000000 held fdatasync 1 cowgate --quiet $command volumes/acme/out
+    [[ $(out) =~ ^true\ 8388608\ unfinished:\ process\ ([0-9]+)\ is\ filling\ it$ ]] || fail "$(out)"
+    pid=${BASH_REMATCH[1]}
+    must_fail 1 "being written by process $pid" cowgate delete volumes/acme/out
+    must_fail 1 'unfinished import or restore has of volumes/acme/out' cowgate info volumes/acme/out
+    kill -9 "$pid"
+    wait "$holder" && fail "it wasn't killed"
+    [ "$(out)" = 'true 8388608 unfinished: run its import or restore again, or delete it' ] || fail "$(out)"
+    cowgate list volumes/acme/out | grep -q '^volumes/acme/out  *8.00 MiB .*  unfinished: run' || fail "$(cowgate list)"
+    start_serve "$tmp/s"
+    nbdinfo --list "$(uri "$tmp/s")" | grep -q acme/out && fail "a draft is an export"
+    stop "$serve_pid"
+    cowgate create volumes/acme/out --size 1M # a volume goes before a draft of its name
+    cowgate delete volumes/acme/out
+    [ "$(out)" = 'true 8388608 unfinished: run its import or restore again, or delete it' ] || fail "$(out)"
+    cowgate delete volumes/acme/out
+    [ -z "$(out)" ] && [ ! -e root/pool/acme/.draft-out ] || fail "the draft is there"
+    must_fail 1 'there is no such volume|there is no volume volumes/acme/out$' cowgate delete volumes/acme/out
+done
+
+# One that can't even be opened leaves nothing.
+long=$COWGATE_RUN/$(printf 'x%.0s' {1..50})
+for command in "restore $point_a" "import ./a.raw"; do
+    must_fail 1 'socket in .*: File name too long' env COWGATE_RUN="$long" cowgate --quiet $command volumes/acme/out
+    [ ! -e root/pool/acme/.draft-out ] || fail "a draft was left"
 done
 
 # A file that appears meanwhile stays.

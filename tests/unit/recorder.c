@@ -39,7 +39,7 @@ static const char *const kind_names[] = { "pwrite",    "pwritev",   "fdatasync",
                                           "fallocate", "ftruncate", "openat (create)", "mkdirat",
                                           "linkat",    "renameat",  "renameat2",       "unlinkat" };
 
-enum what { WRITE, TRUNCATE, PUNCH, SYNC, CREATE, MKDIR, LINK, RENAME, UNLINK, MARK };
+enum what { WRITE, TRUNCATE, PUNCH, SYNC, LOST, CREATE, MKDIR, LINK, RENAME, UNLINK, MARK };
 
 struct op {
     enum what what;
@@ -64,7 +64,7 @@ static struct op *ops;
 static size_t count, allocated;
 static struct node *nodes;
 static unsigned node_count;
-static unsigned fail_at, calls, failed;
+static unsigned fail_at, calls, failed, failed_syncs;
 static int fail_errnum;
 
 int __real_openat(int dirfd, const char *path, int flags, ...);
@@ -327,8 +327,8 @@ static int do_sync(enum kind kind, int fd)
     /* What a real one does on these file systems is of no interest here. */
     int r = fails(kind) ? -1 : 0;
     int saved = errno;
-    if (r == 0)
-        add_data(SYNC, fd, 0, 0, NULL);
+    add_data(r == 0 ? SYNC : LOST, fd, 0, 0, NULL);
+    failed_syncs += r < 0 && kind == FDATASYNC;
     pthread_mutex_unlock(&lock);
     errno = saved;
     return r;
@@ -398,12 +398,14 @@ void recorder_start(const char *root)
     pthread_mutex_unlock(&lock);
 }
 
-void recorder_mark(unsigned number)
+size_t recorder_mark(unsigned number)
 {
     pthread_mutex_lock(&lock);
     if (recording)
         add(MARK)->off = number;
+    size_t n = count;
     pthread_mutex_unlock(&lock);
+    return n;
 }
 
 size_t recorder_stop(void)
@@ -440,6 +442,11 @@ unsigned recorder_calls(void)
     return calls;
 }
 
+unsigned recorder_failed_syncs(void)
+{
+    return failed_syncs;
+}
+
 unsigned recorder_failed(void)
 {
     return failed;
@@ -468,10 +475,10 @@ struct bytes {
 };
 
 /* A file as programs see it, and as the disk has it: any sector may get there at any time, as it is
- * then. */
+ * then, as long as it is dirty (a byte a sector, with the length that the cache has). */
 struct replayed {
     bool directory;
-    struct bytes cache, disk;
+    struct bytes cache, disk, dirty;
     struct entry *entry;
     size_t entries;
 };
@@ -502,10 +509,19 @@ static void write_back(struct replayed *file, uint64_t off, uint64_t end)
     memcpy(file->disk.at + off, file->cache.at + off, end - off);
 }
 
+static void forget_dirty(struct replayed *file)
+{
+    if (file->dirty.len)
+        memset(file->dirty.at, 0, file->dirty.len);
+}
+
 static void sync_file(struct replayed *file)
 {
     set_length(&file->disk, file->cache.len);
-    write_back(file, 0, file->cache.len);
+    for (uint64_t i = 0; i < file->dirty.len; i++)
+        if (file->dirty.at[i])
+            write_back(file, i * SECTOR, (i + 1) * SECTOR);
+    forget_dirty(file);
 }
 
 static void apply_data(struct replayed *file, const struct op *op)
@@ -514,7 +530,11 @@ static void apply_data(struct replayed *file, const struct op *op)
         set_length(&file->cache, op->len);
         return;
     }
-    uint64_t end = op->off + op->len;
+    uint64_t end = op->off + op->len, sectors = (end + SECTOR - 1) / SECTOR;
+    if (sectors > file->dirty.len)
+        set_length(&file->dirty, sectors);
+    for (uint64_t i = op->off / SECTOR; i < sectors; i++)
+        file->dirty.at[i] = 1;
     if (op->what == WRITE) {
         if (end > file->cache.len)
             set_length(&file->cache, end);
@@ -634,14 +654,18 @@ static void build(struct replayed *all, size_t cut, enum recorder_loss loss, uns
             apply_name(all, op);
         if (op->what == SYNC)
             sync_file(&all[op->file]);
+        if (op->what == LOST)
+            forget_dirty(&all[op->file]);
         if (!is_data(op))
             continue;
         apply_data(&all[op->file], op);
         if (loss == LOSE_SOME)
             write_back_some(&all[op->file], op, &seed);
     }
-    for (unsigned i = 0; loss == LOSE_NOTHING && i < node_count; i++)
-        sync_file(&all[i]);
+    for (unsigned i = 0; loss == LOSE_NOTHING && i < node_count; i++) {
+        set_length(&all[i].disk, all[i].cache.len);
+        write_back(&all[i], 0, all[i].cache.len);
+    }
 }
 
 static void write_out(struct replayed *all, unsigned node, const char *path,
@@ -689,6 +713,7 @@ unsigned recorder_replay(const char *dir, size_t cut, enum recorder_loss loss, u
     for (unsigned i = 0; i < node_count; i++) {
         free(all[i].cache.at);
         free(all[i].disk.at);
+        free(all[i].dirty.at);
         free(all[i].entry);
     }
     free(all);

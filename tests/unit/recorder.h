@@ -3,7 +3,8 @@
  *
  * The program is linked with --wrap for the calls of recorder_calls.  What a crash leaves: what was
  * synced before it; of the rest of a file's changes any, torn at 512 bytes; of the changes of names
- * a beginning at least as long as the synced directories say. */
+ * a beginning at least as long as the synced directories say.  A sync that fails drops what it
+ * should have written: no later one writes it, as the kernel does it. */
 #ifndef CG_TESTS_RECORDER_H
 #define CG_TESTS_RECORDER_H
 
@@ -13,8 +14,8 @@
 /* Starts recording below root, which must be empty. */
 void recorder_start(const char *root);
 
-/* Notes that everything up to here is number. */
-void recorder_mark(unsigned number);
+/* Notes that everything up to here is number; returns how many operations that are. */
+size_t recorder_mark(unsigned number);
 
 /* Ends recording; returns how many operations there are. */
 size_t recorder_stop(void);
@@ -36,6 +37,9 @@ void recorder_fail(unsigned n, int errnum);
 
 /* How many wrapped calls there were since. */
 unsigned recorder_calls(void);
+
+/* How many fdatasyncs have failed. */
+unsigned recorder_failed_syncs(void);
 
 /* The kinds of calls that failed so far, and all there are, as bits; their names. */
 unsigned recorder_failed(void);

@@ -51,7 +51,7 @@ static void test_oracle(void **state)
         };
         CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
         const char *path = make_file("oracle", 6 * MIB);
-        assert_int_equal(cg_file_open(path, true, &image, NULL, &err), 0);
+        assert_int_equal(cg_file_open(path, true, &image, &err), 0);
         oracle_run(image, &o);
     }
 }
@@ -65,7 +65,7 @@ static void test_extents(void **state)
     const char *path = make_file("extents", 8 * MIB);
 
     put_file(path, "something", 2 * MIB);
-    assert_int_equal(cg_file_open(path, true, &image, NULL, &err), 0);
+    assert_int_equal(cg_file_open(path, true, &image, &err), 0);
     cg_extents_init(&e, 0, 8 * MIB, 0);
     assert_int_equal(cg_image_extents(image, &e, &err), 0);
     assert_int_equal(e.count, 3);
@@ -91,16 +91,15 @@ static void test_odd_size(void **state)
     struct cg_error err;
     struct cg_extents e;
     uint8_t buf[1024];
-    uint64_t original = 0;
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     const char *path = make_file("odd", 1000);
 
     put_file(path, "end", 997);
-    assert_int_equal(cg_file_open(path, true, &image, NULL, &err), -EINVAL);
+    assert_int_equal(cg_file_open(path, true, &image, &err), -EINVAL);
     assert_non_null(strstr(err.message, "1000 bytes"));
-    assert_int_equal(cg_file_open(path, false, &image, &original, &err), 0);
-    assert_int_equal(original, 1000);
+    assert_int_equal(cg_file_open(path, false, &image, &err), 0);
     assert_int_equal(cg_image_size(image), 1024);
+    assert_int_equal(cg_image_original_size(image), 1000);
     memset(buf, 1, sizeof buf);
     assert_int_equal(cg_image_pread(image, buf, 24, 1000, &err), 0);
     assert_true(cg_is_zero(buf, 24));
@@ -125,7 +124,7 @@ static void test_shrinks(void **state)
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     const char *path = make_file("shrinks", MIB);
 
-    assert_int_equal(cg_file_open(path, false, &image, NULL, &err), 0);
+    assert_int_equal(cg_file_open(path, false, &image, &err), 0);
     assert_int_equal(truncate(path, MIB / 2), 0);
     assert_int_equal(cg_image_pread(image, buf, 65536, 0, &err), 0);
     assert_int_equal(cg_image_pread(image, buf, 65536, MIB / 2 - 512, &err), -EIO);
@@ -147,12 +146,13 @@ static void test_resize(void **state)
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     const char *path = make_file("resize", 0);
 
-    assert_int_equal(cg_file_open(path, true, &image, NULL, &err), 0);
+    assert_int_equal(cg_file_open(path, true, &image, &err), 0);
     assert_true(cg_image_can_resize(image));
     assert_int_equal(cg_image_pwrite(image, buf, 512, 0, 0, &err), -ENOSPC);
     assert_int_equal(cg_image_resize(image, 1000, &err), -EINVAL);
     assert_int_equal(cg_image_resize(image, 2 * MIB, &err), 0);
     assert_int_equal(cg_image_size(image), 2 * MIB);
+    assert_int_equal(cg_image_original_size(image), 2 * MIB);
     assert_int_equal(cg_image_resize(image, MIB, &err), -EINVAL);
     assert_int_equal(cg_image_pread(image, buf, 512, 2 * MIB - 512, &err), 0);
     assert_true(cg_is_zero(buf, 512));
@@ -165,13 +165,13 @@ static void test_refused(void **state)
     struct cg_image *image = NULL;
     char path[128];
 
-    assert_int_equal(cg_file_open("/nowhere/at/all", false, &image, NULL, &err), -ENOENT);
+    assert_int_equal(cg_file_open("/nowhere/at/all", false, &image, &err), -ENOENT);
     assert_non_null(strstr(err.message, "/nowhere/at/all"));
-    assert_int_equal(cg_file_open(directory, false, &image, NULL, &err), -EISDIR);
-    assert_int_equal(cg_file_open("/dev/null", false, &image, NULL, &err), -EINVAL);
+    assert_int_equal(cg_file_open(directory, false, &image, &err), -EISDIR);
+    assert_int_equal(cg_file_open("/dev/null", false, &image, &err), -EINVAL);
     snprintf(path, sizeof path, "%s/fifo", directory);
     assert_int_equal(mkfifo(path, 0600), 0);
-    assert_int_equal(cg_file_open(path, false, &image, NULL, &err), -EINVAL);
+    assert_int_equal(cg_file_open(path, false, &image, &err), -EINVAL);
     assert_null(image);
 }
 
@@ -184,9 +184,9 @@ static void test_one_writer(void **state)
     struct cg_image *second = NULL;
     const char *path = make_file("writer", MIB);
 
-    assert_int_equal(cg_file_open(path, true, &first, NULL, &err), 0);
-    assert_int_equal(cg_file_open(path, true, &second, NULL, &err), -EBUSY);
-    assert_int_equal(cg_file_open(path, false, &reader, NULL, &err), 0);
+    assert_int_equal(cg_file_open(path, true, &first, &err), 0);
+    assert_int_equal(cg_file_open(path, true, &second, &err), -EBUSY);
+    assert_int_equal(cg_file_open(path, false, &reader, &err), 0);
 }
 
 static void test_identity(void **state)
@@ -223,17 +223,17 @@ static void test_device(void **state)
         struct oracle_options o = {
             .operations = 400, .threads = 2, .seed = i, .grain = i ? 512 : 7, .longest = 128 << 10
         };
-        assert_int_equal(cg_file_open(path, true, &image, NULL, &err), 0);
+        assert_int_equal(cg_file_open(path, true, &image, &err), 0);
         assert_false(cg_image_can_resize(image));
         assert_int_equal(cg_image_zero(image, cg_image_size(image), 0, CG_MAY_TRIM, &err), 0);
         oracle_run(image, &o);
         struct cg_image *second = NULL;
-        assert_int_equal(cg_file_open(path, true, &second, NULL, &err), -EBUSY);
+        assert_int_equal(cg_file_open(path, true, &second, &err), -EBUSY);
         cg_image_unref(image);
         image = NULL;
     }
     /* Once as zeros that keep their space, once given back: the script looks at the space. */
-    assert_int_equal(cg_file_open(path, true, &image, NULL, &err), 0);
+    assert_int_equal(cg_file_open(path, true, &image, &err), 0);
     assert_int_equal(cg_image_zero(image, cg_image_size(image), 0, CG_FAST, &err), -ENOTSUP);
     assert_int_equal(cg_image_zero(image, 1 << 20, 0, 0, &err), 0);
     assert_int_equal(cg_image_trim(image, cg_image_size(image), 0, CG_FUA, &err), 0);

@@ -31,6 +31,8 @@ static struct {
     unsigned kill_at_sync; /* the fdatasync from now on at which the process is killed */
     unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
     unsigned map_syncs;                             /* fdatasyncs of a map, counted */
+    bool fail_data_write;                           /* any to a data file */
+    size_t data_written;                            /* bytes of pwrites to data files, counted */
     unsigned act_at;                                /* the taking of a gate before which */
     unsigned act_at_link;                           /* the linkat before which it is */
     void (*act)(void);                              /* this is done */
@@ -68,9 +70,31 @@ static void step(void)
         raise(SIGKILL);
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), m = strlen(end);
+
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+static bool is_file(int fd, const char *end)
+{
+    char link[64], path[PATH_MAX] = "";
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return readlink(link, path, sizeof path - 1) > 0 && ends_with(path, end);
+}
+
 ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t off)
 {
     step();
+    if (is_file(fd, ".data")) {
+        if (hook.fail_data_write) {
+            errno = ENOSPC;
+            return -1;
+        }
+        hook.data_written += len;
+    }
     return __real_pwrite(fd, buf, len, off);
 }
 
@@ -80,17 +104,8 @@ int __wrap_ftruncate(int fd, off_t len)
     return __real_ftruncate(fd, len);
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
 int __wrap_fdatasync(int fd)
 {
-    char link[64], path[PATH_MAX] = "";
-
     step();
     if (due(&hook.kill_at_sync))
         raise(SIGKILL);
@@ -98,8 +113,7 @@ int __wrap_fdatasync(int fd)
         errno = EIO;
         return -1;
     }
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (readlink(link, path, sizeof path - 1) > 0 && ends_with(path, ".map"))
+    if (is_file(fd, ".map"))
         hook.map_syncs++;
     return __real_fdatasync(fd);
 }
@@ -307,6 +321,63 @@ static void test_map_sync_failed(void **state)
     hook.map_syncs = 0;
     assert_int_equal(cg_image_flush(image, &err), 0);
     assert_int_equal(hook.map_syncs, 1);
+    cg_image_unref(image);
+}
+
+static void write_b_cut_data_sync(struct cg_space *space)
+{
+    struct cg_image *image = pool_open(space, V, CG_OPEN_WRITE);
+    struct cg_error err;
+
+    put(image, 'B', 8192, 0);
+    cg_image_flush(image, &err);
+    put(image, 'C', 512, 4096);
+    hook.kill_at_sync = 1;
+    cg_image_flush(image, &err);
+}
+
+/* Killed within the sync of the data, which may have failed: the kernel tells that nobody else.
+ * What was written since the one before is written again, and nothing else is. */
+static void test_data_sync_unknown(void **state)
+{
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    for (int killed_in_sync = 0; killed_in_sync < 2; killed_in_sync++) {
+        in_killed_process(killed_in_sync ? write_b_cut_data_sync : write_b);
+        hook.data_written = 0;
+        image = pool_open(pool.space, V, CG_OPEN_WRITE);
+        assert_int_equal(cg_image_flush(image, &err), 0);
+        assert_int_equal(hook.data_written, killed_in_sync ? 8192 : 0);
+        expect(image, 'B', 4096, 0);
+        expect(image, killed_in_sync ? 'C' : 'B', 512, 4096);
+        cg_image_unref(image);
+        pool_remove(pool.space, V);
+        pool_create(pool.space, V, SIZE);
+    }
+}
+
+/* What's to be written again can't be: the volume takes no writes, and loses nothing by that. */
+static void test_rewrite_fails(void **state)
+{
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    in_killed_process(write_b_cut_data_sync);
+    image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    hook.fail_data_write = true;
+    assert_int_equal(cg_image_pwrite(image, "x", 1, 0, 0, &err), -ENOSPC);
+    hook.fail_data_write = false;
+    assert_int_equal(cg_image_pwrite(image, "x", 1, 0, 0, &err), -EIO);
+    expect(image, 'B', 4096, 0);
+    cg_image_unref(image);
+    hook.data_written = 0;
+    image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    assert_int_equal(cg_image_flush(image, &err), 0);
+    assert_int_equal(hook.data_written, 8192);
+    expect(image, 'C', 512, 4096);
     cg_image_unref(image);
 }
 
@@ -605,6 +676,7 @@ int main(void)
         TEST(test_successor_killed),    TEST(test_run_directory_gone),
         TEST(test_lock_damaged),        TEST(test_run_directory_relative),
         TEST(test_snapshot_ids),        TEST(test_clone_beside_rollback),
+        TEST(test_data_sync_unknown),   TEST(test_rewrite_fails),
         TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
     };
 

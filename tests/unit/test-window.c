@@ -73,7 +73,7 @@ static int open_partition(unsigned number, struct cg_image **ret, struct cg_erro
 
     *ret = NULL;
     err->message[0] = '\0';
-    assert_int_equal(cg_file_open(disk, true, &base, NULL, err), 0);
+    assert_int_equal(cg_file_open(disk, true, &base, err), 0);
     return cg_window_open_partition(base, number, ret, err);
 }
 
