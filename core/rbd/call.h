@@ -13,6 +13,7 @@
 
 #include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <rbd/librbd.h>
 
@@ -20,8 +21,9 @@
 
 /* What the calls of one image share. */
 struct cg_rbd_calls {
-    unsigned timeout;       /* seconds */
-    atomic_uint unanswered; /* calls that somebody gave up waiting for */
+    unsigned timeout;                  /* seconds */
+    atomic_uint unanswered;            /* calls that somebody gave up waiting for */
+    _Atomic uint64_t unanswered_bytes; /* what they hold */
     /* Called once for each call when librbd is done with it and its waiter too. */
     void (*freed)(void *opaque);
     void *opaque;
@@ -31,14 +33,16 @@ struct cg_rbd_call {
     rbd_completion_t completion;
     void *buf; /* of the length asked for, undefined content; NULL for 0 */
     /* The rest is call.c's. */
+    size_t held;
     struct cg_rbd_calls *calls;
     atomic_int state;
     atomic_uint refs;
 };
 
-/* -ETIMEDOUT at once if so many calls are unanswered that memory is at stake. */
-int cg_rbd_call_new(struct cg_rbd_calls *calls, size_t len, struct cg_rbd_call **ret_call,
-                    struct cg_error *err);
+/* len: of buf; held: the bytes that librbd keeps as long as it hasn't answered, buf or a copy of
+ * its own.  -ETIMEDOUT at once if so much is unanswered that memory is at stake. */
+int cg_rbd_call_new(struct cg_rbd_calls *calls, size_t len, size_t held,
+                    struct cg_rbd_call **ret_call, struct cg_error *err);
 
 /* started: what librbd said when the call was begun.  Waits for the answer and returns it (bytes,
  * 0, -errno); -ETIMEDOUT if none came in time. */

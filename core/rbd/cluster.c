@@ -2,17 +2,19 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/base/cleanup.h"
 #include "core/rbd/cluster.h"
 
-/* Thread model: lock guards the connection and the list of pools while they are made; both then
- * stay as they are.  It is held while connecting: all who come meanwhile want just that. */
+/* Thread model: lock guards the lists of connections and of pools while they are made; each then
+ * stays as it is.  It is held while connecting: all who come meanwhile want just that. */
 
 struct pool {
     struct pool *next;
@@ -20,11 +22,18 @@ struct pool {
     rados_ioctx_t io;
 };
 
+struct connection {
+    struct connection *next;
+    enum cg_rbd_purpose purpose;
+    bool shut_out; /* used by what is open, and by nothing else */
+    rados_t rados;
+    struct pool *pools;
+};
+
 struct cg_rbd_cluster {
     const struct cg_rbd_config *config;
     pthread_mutex_t lock;
-    rados_t rados; /* NULL until connected */
-    struct pool *pools;
+    struct connection *connections;
     atomic_uint pins;
 };
 
@@ -63,20 +72,30 @@ struct cg_rbd_cluster *cg_rbd_cluster_new(const struct cg_rbd_config *config)
     return c;
 }
 
+static void free_pool(struct pool *p)
+{
+    if (p->io)
+        rados_ioctx_destroy(p->io);
+    free(p->name);
+    free(p->namespace);
+    free(p);
+}
+
 void cg_rbd_cluster_free(struct cg_rbd_cluster *c)
 {
     if (!c || atomic_load(&c->pins) > 0)
         return; /* librados waits for what is unanswered: for ever, if the cluster is gone */
-    while (c->pools) {
-        struct pool *p = c->pools;
-        c->pools = p->next;
-        rados_ioctx_destroy(p->io);
-        free(p->name);
-        free(p->namespace);
-        free(p);
+    while (c->connections) {
+        struct connection *n = c->connections;
+        c->connections = n->next;
+        while (n->pools) {
+            struct pool *p = n->pools;
+            n->pools = p->next;
+            free_pool(p);
+        }
+        rados_shutdown(n->rados);
+        free(n);
     }
-    if (c->rados)
-        rados_shutdown(c->rados);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
@@ -95,7 +114,8 @@ struct setting {
     const char *key, *value;
 };
 
-static int configure(const struct cg_rbd_config *config, rados_t rados, struct cg_error *err)
+static int configure(const struct cg_rbd_config *config, rados_t rados, enum cg_rbd_purpose purpose,
+                     struct cg_error *err)
 {
     char timeout[16];
     snprintf(timeout, sizeof timeout, "%u", config->timeout);
@@ -106,6 +126,7 @@ static int configure(const struct cg_rbd_config *config, rados_t rados, struct c
         { "err_to_stderr", "false" },
         { "client_mount_timeout", timeout },
         { "rados_mon_op_timeout", timeout },
+        { "rados_osd_op_timeout", purpose == CG_RBD_LOOK ? timeout : "0" },
         { "rbd_cache", config->cache == CG_RBD_CACHE_OFF ? "false" : "true" },
         { "rbd_cache_policy",
           config->cache == CG_RBD_CACHE_WRITEBACK ? "writeback" : "writethrough" },
@@ -128,87 +149,177 @@ static int configure(const struct cg_rbd_config *config, rados_t rados, struct c
     return 0;
 }
 
-static int connect_locked(struct cg_rbd_cluster *c, struct cg_error *err)
+static int begin(const struct cg_rbd_config *config, enum cg_rbd_purpose purpose, rados_t *ret,
+                 struct cg_error *err)
 {
     rados_t rados;
 
-    if (c->rados)
-        return 0;
-    int r = rados_create(&rados, c->config->id);
+    int r = rados_create(&rados, config->id);
     if (r < 0)
         return cg_rbd_failed(r, err, "start librados");
-    r = configure(c->config, rados, err);
+    r = configure(config, rados, purpose, err);
     if (r == 0) {
         r = rados_connect(rados);
         if (r == -ENOENT)
             r = cg_error_say(err, EACCES,
                              "connect to Ceph as client.%s: no key found in its keyring",
-                             c->config->id);
+                             config->id);
+        else if (r == -ETIMEDOUT)
+            r = cg_error_say(err, ETIMEDOUT,
+                             "connect to Ceph as client.%s: no monitor answered within %u s",
+                             config->id, config->timeout);
         else if (r < 0)
-            r = cg_rbd_failed(r, err, "connect to Ceph as client.%s", c->config->id);
+            r = cg_rbd_failed(r, err, "connect to Ceph as client.%s", config->id);
     }
     if (r < 0) {
         rados_shutdown(rados);
         return r;
     }
-    c->rados = rados;
+    *ret = rados;
     return 0;
 }
 
-static int open_pool(struct cg_rbd_cluster *c, const char *name, const char *namespace,
-                     rados_ioctx_t *ret, struct cg_error *err)
+static int connect_locked(struct cg_rbd_cluster *c, enum cg_rbd_purpose purpose,
+                          struct connection **ret, struct cg_error *err)
 {
-    struct pool *p = calloc(1, sizeof *p);
-
-    if (!p || !(p->name = strdup(name)) || !(p->namespace = strdup(namespace))) {
-        if (p)
-            free(p->name);
-        free(p);
-        return cg_error_set(err, ENOMEM, "open pool %s", name);
+    for (struct connection *n = c->connections; n; n = n->next) {
+        if (n->purpose == purpose && !n->shut_out) {
+            *ret = n;
+            return 0;
+        }
     }
-    int r = rados_ioctx_create(c->rados, name, &p->io);
+    struct connection *n = calloc(1, sizeof *n);
+    if (!n)
+        return cg_error_set(err, ENOMEM, "connect to Ceph");
+    int r = begin(c->config, purpose, &n->rados, err);
     if (r < 0) {
-        free(p->name);
-        free(p->namespace);
-        free(p);
-        if (r == -ENOENT)
-            return cg_error_say(err, ENOENT, "there is no pool %s in the Ceph cluster", name);
-        return cg_rbd_failed(r, err, "open pool %s", name);
+        free(n);
+        return r;
     }
-    rados_ioctx_set_namespace(p->io, namespace);
+    n->purpose = purpose;
+    n->next = c->connections;
+    c->connections = n;
+    *ret = n;
+    return 0;
+}
+
+static void probed(rados_completion_t completion, void *opaque)
+{
+    (void)completion;
+    sem_post(opaque);
+}
+
+/* Asks the pool for something, with a time limit that the requests after it don't have: a cluster
+ * that is away when a command begins is an error, not a wait. */
+static int probe(rados_ioctx_t io, unsigned timeout)
+{
+    rados_completion_t completion;
+    sem_t answered;
+    struct timespec deadline;
+    uint64_t size;
+    time_t time;
+    int r = 0;
+
+    sem_init(&answered, 0, 0);
+    if (rados_aio_create_completion2(&answered, probed, &completion) < 0)
+        return -ENOMEM;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += timeout;
+    int started = rados_aio_stat(io, "rbd_directory", completion, &size, &time);
+    while (started == 0 && (r = sem_clockwait(&answered, CLOCK_MONOTONIC, &deadline)) < 0 &&
+           errno == EINTR)
+        ;
+    if (r < 0) {
+        rados_aio_cancel(io, completion);
+        sem_wait(&answered);
+        r = -ETIMEDOUT;
+    }
+    if (started == 0)
+        rados_aio_wait_for_complete_and_cb(completion);
+    rados_aio_release(completion);
+    sem_destroy(&answered);
+    return r;
+}
+
+static int open_pool(struct cg_rbd_cluster *c, struct connection *n, struct pool *p,
+                     struct cg_error *err)
+{
+    int r = rados_ioctx_create(n->rados, p->name, &p->io);
+
+    if (r == -ENOENT)
+        return cg_error_say(err, ENOENT, "there is no pool %s in the Ceph cluster", p->name);
+    if (r < 0)
+        return cg_rbd_failed(r, err, "open pool %s", p->name);
+    rados_ioctx_set_namespace(p->io, p->namespace);
     /* A full pool is an error, not a wait. */
     rados_set_pool_full_try(p->io);
-    p->next = c->pools;
-    c->pools = p;
-    *ret = p->io;
+    if (n->purpose == CG_RBD_CHANGE && probe(p->io, c->config->timeout) == -ETIMEDOUT)
+        return cg_error_say(err, ETIMEDOUT, "open pool %s: the cluster didn't answer within %u s",
+                            p->name, c->config->timeout);
+    p->next = n->pools;
+    n->pools = p;
     return 0;
 }
 
-int cg_rbd_cluster_pool(struct cg_rbd_cluster *c, const char *name, const char *namespace,
-                        rados_ioctx_t *ret, struct cg_error *err)
+int cg_rbd_cluster_pool(struct cg_rbd_cluster *c, enum cg_rbd_purpose purpose, const char *name,
+                        const char *namespace, rados_ioctx_t *ret, struct cg_error *err)
 {
-    CG_LOCK(&c->lock);
-    int r = connect_locked(c, err);
+    struct connection *n;
 
+    CG_LOCK(&c->lock);
+    int r = connect_locked(c, purpose, &n, err);
     if (r < 0)
         return r;
-    for (struct pool *p = c->pools; p; p = p->next) {
+    for (struct pool *p = n->pools; p; p = p->next) {
         if (strcmp(p->name, name) == 0 && strcmp(p->namespace, namespace) == 0) {
             *ret = p->io;
             return 0;
         }
     }
-    return open_pool(c, name, namespace, ret, err);
+    struct pool *p = calloc(1, sizeof *p);
+    if (!p || !(p->name = strdup(name)) || !(p->namespace = strdup(namespace)))
+        r = cg_error_set(err, ENOMEM, "open pool %s", name);
+    else
+        r = open_pool(c, n, p, err);
+    if (r < 0) {
+        if (p)
+            free_pool(p);
+        return r;
+    }
+    *ret = p->io;
+    return 0;
+}
+
+void cg_rbd_cluster_shut_out(struct cg_rbd_cluster *c, rados_ioctx_t io)
+{
+    CG_LOCK(&c->lock);
+    for (struct connection *n = c->connections; n; n = n->next) {
+        if (n->rados == rados_ioctx_get_cluster(io))
+            n->shut_out = true;
+    }
+}
+
+/* The connection for looking. */
+static int look(struct cg_rbd_cluster *c, rados_t *ret, struct cg_error *err)
+{
+    struct connection *n;
+
+    CG_LOCK(&c->lock);
+    int r = connect_locked(c, CG_RBD_LOOK, &n, err);
+    if (r == 0)
+        *ret = n->rados;
+    return r;
 }
 
 int cg_rbd_cluster_fsid(struct cg_rbd_cluster *c, char ret[static CG_RBD_FSID + 1],
                         struct cg_error *err)
 {
-    CG_LOCK(&c->lock);
-    int r = connect_locked(c, err);
+    rados_t rados = NULL;
 
-    if (r == 0)
-        r = rados_cluster_fsid(c->rados, ret, CG_RBD_FSID + 1);
+    int r = look(c, &rados, err);
+    if (r < 0)
+        return r;
+    r = rados_cluster_fsid(rados, ret, CG_RBD_FSID + 1);
     return r < 0 ? cg_rbd_failed(r, err, "ask for the cluster's id") : 0;
 }
 
@@ -218,25 +329,23 @@ int cg_rbd_cluster_pools(struct cg_rbd_cluster *c,
 {
     CG_CLEANUP(cg_free) char *buf = NULL;
     int size = 0, n = 0;
+    rados_t rados = NULL;
 
-    {
-        CG_LOCK(&c->lock);
-        int r = connect_locked(c, err);
-        if (r < 0)
-            return r;
-    }
+    int r = look(c, &rados, err);
+    if (r < 0)
+        return r;
     do { /* until no pool was made in between */
         size = n + 1;
         free(buf);
         buf = calloc(1, (size_t)size);
         if (!buf)
             return cg_error_set(err, ENOMEM, "list pools");
-        n = rados_pool_list(c->rados, buf, (size_t)size);
+        n = rados_pool_list(rados, buf, (size_t)size);
         if (n < 0)
             return cg_rbd_failed(n, err, "list pools");
     } while (n > size);
     for (const char *p = buf; *p; p += strlen(p) + 1) {
-        int r = fn(opaque, p, err);
+        r = fn(opaque, p, err);
         if (r != 0)
             return r;
     }

@@ -1,4 +1,9 @@
-/* The connection to a Ceph cluster: made at the first use, one for the whole process. */
+/* The connections to a Ceph cluster: made at the first use, for the whole process.
+ *
+ * There are two.  On the one for looking each request ends with an error when the time limit is
+ * past.  Changing would not survive that: librbd takes a lock's or an object map's lost request for
+ * a broken image.  There requests wait for the cluster, and whoever waits for them gives up: see
+ * call.h and limit.h. */
 #ifndef CG_RBD_CLUSTER_H
 #define CG_RBD_CLUSTER_H
 
@@ -11,18 +16,26 @@
 
 struct cg_rbd_cluster;
 
+enum cg_rbd_purpose { CG_RBD_LOOK, CG_RBD_CHANGE };
+
 #define CG_RBD_FSID 36 /* characters of a cluster's id */
 
 /* Connects to nothing yet.  config must outlive the cluster.  NULL if memory is short. */
 struct cg_rbd_cluster *cg_rbd_cluster_new(const struct cg_rbd_config *config);
 
-/* All images are closed.  NULL is fine. */
+/* All images are closed.  Leaves everything as it is while it's pinned.  NULL is fine. */
 void cg_rbd_cluster_free(struct cg_rbd_cluster *cluster);
 
 /* The pool and namespace ("" for the default one), connecting first if need be.  Owned by the
- * cluster, valid as long as it is.  -ENOENT: no such pool.  Any thread. */
-int cg_rbd_cluster_pool(struct cg_rbd_cluster *cluster, const char *pool, const char *namespace,
-                        rados_ioctx_t *ret_io, struct cg_error *err);
+ * cluster, valid as long as it is.  -ENOENT: no such pool; -ETIMEDOUT: what holds it is away.  Any
+ * thread. */
+int cg_rbd_cluster_pool(struct cg_rbd_cluster *cluster, enum cg_rbd_purpose purpose,
+                        const char *pool, const char *namespace, rados_ioctx_t *ret_io,
+                        struct cg_error *err);
+
+/* The cluster has shut out the client that io belongs to: what is opened from now on comes by a new
+ * connection. */
+void cg_rbd_cluster_shut_out(struct cg_rbd_cluster *cluster, rados_ioctx_t io);
 
 /* The cluster's id, connecting first if need be. */
 int cg_rbd_cluster_fsid(struct cg_rbd_cluster *cluster, char ret[static CG_RBD_FSID + 1],

@@ -25,7 +25,7 @@ int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *
     struct cg_rbd_place p;
     uint64_t snap;
 
-    int r = cg_rbd_place(rbd, name, &p, err);
+    int r = cg_rbd_place_to_look(rbd, name, &p, err);
     if (r == 0)
         r = cg_rbd_cluster_fsid(rbd->cluster, fsid, err);
     if (r == 0)

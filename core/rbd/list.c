@@ -248,7 +248,7 @@ static int list_pool(struct cg_rbd *rbd, const struct cg_name *prefix, cg_entry_
     struct listing l = { .rbd = rbd, .place = *prefix };
     rados_ioctx_t io;
 
-    int r = cg_rbd_cluster_pool(rbd->cluster, prefix->part[0], namespace, &io, err);
+    int r = cg_rbd_cluster_pool(rbd->cluster, CG_RBD_LOOK, prefix->part[0], namespace, &io, err);
     if (r == 0 && prefix->parts == 1)
         r = list_namespaces(&l, io, fn, opaque, err);
     if (r == 0 && cg_rbd_config_allows(&rbd->config, prefix->part[0], namespace, NULL))
@@ -266,7 +266,7 @@ static int is_namespace(struct cg_rbd *rbd, const struct cg_name *prefix, bool *
     *ret = false;
     if (prefix->parts != 2 || prefix->snapshot[0])
         return 0;
-    int r = cg_rbd_cluster_pool(rbd->cluster, prefix->part[0], "", &io, err);
+    int r = cg_rbd_cluster_pool(rbd->cluster, CG_RBD_LOOK, prefix->part[0], "", &io, err);
     if (r < 0)
         return r;
     r = rbd_namespace_exists(io, prefix->part[1], ret);

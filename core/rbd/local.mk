@@ -8,7 +8,9 @@ core_rbd_cowgate_rbd_la_SOURCES = \
 	core/rbd/settings.c core/rbd/settings.h \
 	core/rbd/extents.c \
 	core/rbd/info.c \
+	core/rbd/limit.c core/rbd/limit.h \
 	core/rbd/list.c \
+	core/rbd/lock.c \
 	core/rbd/opens.c \
 	core/rbd/rbd.h \
 	core/rbd/rbd_image.c core/rbd/rbd_image.h \

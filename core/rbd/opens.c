@@ -51,7 +51,8 @@ void cg_rbd_opens_free(struct cg_rbd_opens *o)
 static struct shared *find_locked(struct cg_rbd_opens *o, const char *text, bool write)
 {
     for (struct shared *s = o->list; s; s = s->next) {
-        if (s->write == write && strcmp(s->text, text) == 0)
+        bool useless = !s->opening && s->image && cg_rbd_image_shut_out(s->image);
+        if (s->write == write && !useless && strcmp(s->text, text) == 0)
             return s;
     }
     return NULL;
@@ -125,8 +126,10 @@ static int get(struct cg_rbd *rbd, const struct cg_name *name, unsigned flags,
     bool added = false;
 
     cg_name_text(name, true, text);
+    /* What is read as it is now is opened now. */
+    bool shares = write || name->snapshot[0];
     pthread_mutex_lock(&o->lock);
-    struct shared *s = join_locked(o, text, write);
+    struct shared *s = shares ? join_locked(o, text, write) : NULL;
     if (!s) {
         s = add_locked(o, text, write);
         added = true;

@@ -30,10 +30,14 @@ struct cg_rbd_place {
 int cg_rbd_allowed(struct cg_rbd *rbd, const char *pool, const char *namespace,
                    struct cg_error *err);
 
-/* Finds the pool of the name of an image, which must be allowed; name must outlive the place.
- * -EINVAL: no image's name. */
+/* Finds the pool of the name of an image, which must be allowed, for changing something there; name
+ * must outlive the place.  -EINVAL: no image's name. */
 int cg_rbd_place(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
                  struct cg_error *err);
+
+/* The same for looking only: no request there takes longer than the time limit. */
+int cg_rbd_place_to_look(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
+                         struct cg_error *err);
 
 /* Opens what name says, not shared with others: for operations on it.  The caller closes it. */
 int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,

@@ -1,28 +1,36 @@
 #include "config.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/base/bytes.h"
 #include "core/rbd/call.h"
+#include "core/rbd/limit.h"
 #include "core/rbd/rbd_image.h"
 
 /* Thread model: librbd's handle takes calls from any thread.  The struct stays until librbd is done
- * with its last call: refs counts those and the owner. */
+ * with the last call: refs counts calls and the owner. */
+
+/* How long closing waits for a cluster that has left calls unanswered. */
+#define LAST_WAIT 1 /* seconds */
 
 struct cg_rbd_image {
     struct cg_rbd_cluster *cluster; /* pinned */
     const struct cg_rbd_config *config;
-    rbd_image_t image; /* set by librbd when the open is answered */
+    rados_ioctx_t io;
+    rbd_image_t image; /* NULL until it's open */
     struct cg_rbd_calls calls;
     atomic_uint refs;
     char *text;
     bool write, snapshot;
     void (*done)(void *opaque); /* of the wrapping */
     void *opaque;
-    uint64_t watch;       /* of updates; 0 for none */
+    atomic_uint doing; /* limited things that run, whether waited for or not */
+    atomic_bool shut_out;
     atomic_bool outdated; /* the size may have changed */
     _Atomic uint64_t size;
 };
@@ -38,22 +46,33 @@ static void unref(void *opaque)
     free(im);
 }
 
-static int begin(struct cg_rbd_image *im, size_t len, struct cg_rbd_call **ret_call,
+static int begin(struct cg_rbd_image *im, size_t len, size_t held, struct cg_rbd_call **ret_call,
                  struct cg_error *err)
 {
     atomic_fetch_add(&im->refs, 1);
-    int r = cg_rbd_call_new(&im->calls, len, ret_call, err);
-    if (r < 0)
+    int r = cg_rbd_call_new(&im->calls, len, held, ret_call, err);
+    if (r < 0) {
         unref(im);
+        cg_error_prefix(err, r, "%s", im->text);
+    }
     return r;
 }
 
-static int failed(struct cg_rbd_image *im, int64_t r, const char *what, struct cg_error *err)
+int cg_rbd_image_failed(struct cg_rbd_image *im, int64_t r, const char *what, struct cg_error *err)
 {
     if (r == -ETIMEDOUT)
         return cg_error_say(err, ETIMEDOUT, "%s %s: the cluster didn't answer within %u s", what,
                             im->text, im->calls.timeout);
+    if (r == -ESHUTDOWN) {
+        atomic_store(&im->shut_out, true);
+        cg_rbd_cluster_shut_out(im->cluster, im->io);
+    }
     return cg_rbd_failed((int)r, err, "%s %s", what, im->text);
+}
+
+bool cg_rbd_image_shut_out(struct cg_rbd_image *im)
+{
+    return atomic_load(&im->shut_out);
 }
 
 /* Waits for a call that moves no data back, and gives it up. */
@@ -63,7 +82,7 @@ static int finish(struct cg_rbd_image *im, struct cg_rbd_call *call, int started
     int64_t r = cg_rbd_call_wait(call, started);
 
     cg_rbd_call_unref(call);
-    return r < 0 ? failed(im, r, what, err) : 0;
+    return r < 0 ? cg_rbd_image_failed(im, r, what, err) : 0;
 }
 
 static void updated(void *opaque)
@@ -73,38 +92,73 @@ static void updated(void *opaque)
     atomic_store(&im->outdated, true);
 }
 
-static int start(struct cg_rbd_image *im, struct cg_error *err)
-{
+/* What opening needs, apart from the struct, which may be given up meanwhile. */
+struct opening {
+    struct cg_rbd_image *im; /* a reference */
+    char *name, *snapshot;
+    rbd_image_t image;
     uint64_t size;
+};
 
-    if (im->write) {
-        int r = rbd_update_watch(im->image, &im->watch, updated, im);
-        if (r < 0)
-            return failed(im, r, "watch", err);
-    }
-    int r = rbd_get_size(im->image, &size);
-    if (r < 0)
-        return failed(im, r, "ask for the size of", err);
-    atomic_store(&im->size, size);
-    return 0;
-}
-
-static int open_image(struct cg_rbd_image *im, rados_ioctx_t io, const char *image,
-                      const char *snapshot, struct cg_error *err)
+static int open_run(void *arg)
 {
-    struct cg_rbd_call *call;
-    int r = begin(im, 0, &call, err);
+    struct opening *o = arg;
+    const char *snapshot = *o->snapshot ? o->snapshot : NULL;
+    uint64_t watch; /* goes with the image */
 
+    int r = o->im->write ? rbd_open(o->im->io, o->name, &o->image, snapshot)
+                         : rbd_open_read_only(o->im->io, o->name, &o->image, snapshot);
     if (r < 0)
         return r;
-    const char *snap = *snapshot ? snapshot : NULL;
-    int started = im->write ? rbd_aio_open(io, image, &im->image, snap, call->completion)
-                            : rbd_aio_open_read_only(io, image, &im->image, snap, call->completion);
-    int64_t n = cg_rbd_call_wait(call, started);
-    cg_rbd_call_unref(call);
-    if (n == -ENOENT)
+    if (o->im->write)
+        r = rbd_update_watch(o->image, &watch, updated, o->im);
+    if (r == 0)
+        r = rbd_get_size(o->image, &o->size);
+    if (r < 0)
+        rbd_close(o->image);
+    return r;
+}
+
+static void free_opening(struct opening *o)
+{
+    unref(o->im);
+    free(o->name);
+    free(o->snapshot);
+    free(o);
+}
+
+static void open_late(void *arg, int r)
+{
+    struct opening *o = arg;
+
+    if (r == 0)
+        rbd_close(o->image);
+    free_opening(o);
+}
+
+static int open_image(struct cg_rbd_image *im, const char *name, const char *snapshot,
+                      struct cg_error *err)
+{
+    struct opening *o = calloc(1, sizeof *o);
+    struct cg_rbd_task task = { open_run, open_late, o };
+    int r;
+
+    if (!o)
+        return cg_error_set(err, ENOMEM, "open %s", im->text);
+    atomic_fetch_add(&im->refs, 1);
+    o->im = im;
+    o->name = strdup(name);
+    o->snapshot = strdup(snapshot);
+    if (!o->name || !o->snapshot)
+        r = -ENOMEM;
+    else if (!cg_rbd_limited(&task, im->calls.timeout, &r))
+        return cg_rbd_image_failed(im, -ETIMEDOUT, "open", err);
+    im->image = r == 0 ? o->image : NULL;
+    atomic_store(&im->size, o->size);
+    free_opening(o);
+    if (r == -ENOENT)
         return cg_error_say(err, ENOENT, "there is no %s", im->text);
-    return n < 0 ? failed(im, n, "open", err) : 0;
+    return r < 0 ? cg_rbd_image_failed(im, r, "open", err) : 0;
 }
 
 int cg_rbd_image_open(struct cg_rbd_cluster *cluster, const struct cg_rbd_config *config,
@@ -119,40 +173,86 @@ int cg_rbd_image_open(struct cg_rbd_cluster *cluster, const struct cg_rbd_config
     }
     im->cluster = cluster;
     im->config = config;
-    im->write = write && !*snapshot;
+    im->io = io;
+    im->write = write;
     im->snapshot = *snapshot;
     im->calls.timeout = config->timeout;
     im->calls.freed = unref;
     im->calls.opaque = im;
     atomic_init(&im->refs, 1);
     cg_rbd_cluster_pin(cluster);
-    int r = open_image(im, io, image, snapshot, err);
+    int r = open_image(im, image, snapshot, err);
     if (r < 0) {
-        unref(im); /* one that is opened later after all stays open: nobody is there to close it */
-        return r;
-    }
-    r = start(im, err);
-    if (r < 0) {
-        cg_rbd_image_close(im);
+        unref(im);
         return r;
     }
     *ret_image = im;
     return 0;
 }
 
+static int close_run(void *arg)
+{
+    struct cg_rbd_image *im = arg;
+    const struct timespec pause = { .tv_nsec = 10000000 };
+
+    while (atomic_load(&im->doing) > 0) /* something nobody waits for any more */
+        nanosleep(&pause, NULL);
+    return rbd_close(im->image);
+}
+
+static void close_late(void *arg, int r)
+{
+    (void)r;
+    unref(arg);
+}
+
 void cg_rbd_image_close(struct cg_rbd_image *im)
 {
-    struct cg_rbd_call *call;
+    struct cg_rbd_task task = { close_run, close_late, im };
+    int r;
 
     if (!im)
         return;
-    if (im->watch)
-        rbd_update_unwatch(im->image, im->watch);
-    if (begin(im, 0, &call, NULL) == 0) {
-        cg_rbd_call_wait(call, rbd_aio_close(im->image, call->completion));
-        cg_rbd_call_unref(call);
-    }
+    bool away = atomic_load(&im->calls.unanswered) > 0 || atomic_load(&im->doing) > 0;
+    if (!cg_rbd_limited(&task, away ? LAST_WAIT : im->calls.timeout, &r))
+        return;
+    /* All has been answered, but a thread of librbd may not be back from saying so: without it the
+     * connection can be taken down. */
+    while (atomic_load(&im->refs) > 1)
+        sched_yield();
     unref(im);
+}
+
+static int doing_run(void *arg)
+{
+    struct cg_rbd_doing *doing = arg;
+
+    return doing->run(doing, doing->image->image);
+}
+
+static void doing_late(void *arg, int r)
+{
+    struct cg_rbd_doing *doing = arg;
+    struct cg_rbd_image *im = doing->image;
+
+    (void)r;
+    doing->free(doing);
+    atomic_fetch_sub(&im->doing, 1);
+    unref(im);
+}
+
+bool cg_rbd_image_limited(struct cg_rbd_image *im, struct cg_rbd_doing *doing, int *ret_result)
+{
+    struct cg_rbd_task task = { doing_run, doing_late, doing };
+
+    doing->image = im;
+    atomic_fetch_add(&im->refs, 1);
+    atomic_fetch_add(&im->doing, 1);
+    if (!cg_rbd_limited(&task, im->calls.timeout, ret_result))
+        return false;
+    atomic_fetch_sub(&im->doing, 1);
+    unref(im);
+    return true;
 }
 
 rbd_image_t cg_rbd_image_handle(struct cg_rbd_image *im)
@@ -160,18 +260,28 @@ rbd_image_t cg_rbd_image_handle(struct cg_rbd_image *im)
     return im->image;
 }
 
+const char *cg_rbd_image_text(struct cg_rbd_image *im)
+{
+    return im->text;
+}
+
+uint64_t cg_rbd_image_client(struct cg_rbd_image *im)
+{
+    return rados_get_instance_id(rados_ioctx_get_cluster(im->io));
+}
+
 static int image_pread(void *self, void *buf, size_t len, uint64_t off, struct cg_error *err)
 {
     struct cg_rbd_image *im = self;
     struct cg_rbd_call *call;
-    int r = begin(im, len, &call, err);
+    int r = begin(im, len, len, &call, err);
 
     if (r < 0)
         return r;
     int64_t n =
         cg_rbd_call_wait(call, rbd_aio_read(im->image, off, len, call->buf, call->completion));
     if (n < 0)
-        r = failed(im, n, "read", err);
+        r = cg_rbd_image_failed(im, n, "read", err);
     else if ((uint64_t)n != len)
         r = cg_error_say(err, EIO, "read %s: it ends within the request: it was shrunk", im->text);
     else
@@ -184,7 +294,7 @@ static int image_flush(void *self, struct cg_error *err)
 {
     struct cg_rbd_image *im = self;
     struct cg_rbd_call *call;
-    int r = begin(im, 0, &call, err);
+    int r = begin(im, 0, 0, &call, err);
 
     return r < 0 ? r : finish(im, call, rbd_aio_flush(im->image, call->completion), "flush", err);
 }
@@ -202,7 +312,7 @@ static int image_pwrite(void *self, const void *buf, size_t len, uint64_t off, u
 {
     struct cg_rbd_image *im = self;
     struct cg_rbd_call *call;
-    int r = begin(im, 0, &call, err);
+    int r = begin(im, 0, len, &call, err);
 
     if (r < 0)
         return r;
@@ -215,7 +325,7 @@ static int image_trim(void *self, uint64_t len, uint64_t off, unsigned flags, st
 {
     struct cg_rbd_image *im = self;
     struct cg_rbd_call *call;
-    int r = begin(im, 0, &call, err);
+    int r = begin(im, 0, 0, &call, err);
 
     if (r < 0)
         return r;
@@ -232,7 +342,7 @@ static int image_zero(void *self, uint64_t len, uint64_t off, unsigned flags, st
 
     if ((flags & CG_FAST) && zero_flags)
         return cg_error_set(err, ENOTSUP, "zero %s", im->text);
-    r = begin(im, 0, &call, err);
+    r = begin(im, 0, 0, &call, err);
     if (r < 0)
         return r;
     r = finish(im, call, rbd_aio_write_zeroes(im->image, off, len, call->completion, zero_flags, 0),
@@ -240,13 +350,35 @@ static int image_zero(void *self, uint64_t len, uint64_t off, unsigned flags, st
     return r < 0 ? r : settle(im, flags, err);
 }
 
+struct sizing {
+    struct cg_rbd_doing doing;
+    uint64_t size;
+};
+
+static int size_run(void *arg, rbd_image_t image)
+{
+    struct sizing *s = arg;
+
+    return rbd_get_size(image, &s->size);
+}
+
 static uint64_t image_size(void *self)
 {
     struct cg_rbd_image *im = self;
-    uint64_t size;
+    int r = -ENOMEM;
 
-    if (atomic_exchange(&im->outdated, false) && rbd_get_size(im->image, &size) == 0)
-        atomic_store(&im->size, size);
+    if (!atomic_exchange(&im->outdated, false))
+        return atomic_load(&im->size);
+    struct sizing *s = calloc(1, sizeof *s);
+    if (s)
+        s->doing = (struct cg_rbd_doing){ .run = size_run, .free = free };
+    bool ended = !s || cg_rbd_image_limited(im, &s->doing, &r);
+    if (ended && r == 0)
+        atomic_store(&im->size, s->size);
+    else
+        atomic_store(&im->outdated, true);
+    if (ended)
+        free(s);
     return atomic_load(&im->size);
 }
 
@@ -256,7 +388,7 @@ static int image_resize(void *self, uint64_t size, struct cg_error *err)
     int r = rbd_resize2(im->image, size, false, NULL, NULL);
 
     if (r < 0)
-        return failed(im, r, "resize", err);
+        return cg_rbd_image_failed(im, r, "resize", err);
     atomic_store(&im->outdated, true);
     return 0;
 }
@@ -266,29 +398,6 @@ static bool image_immutable(void *self)
     struct cg_rbd_image *im = self;
 
     return im->snapshot;
-}
-
-int cg_rbd_image_lock(struct cg_rbd_image *im, struct cg_error *err)
-{
-    rbd_image_watcher_t watchers[16];
-    size_t count = sizeof watchers / sizeof *watchers;
-
-    int r = rbd_watchers_list(im->image, watchers, &count);
-    if (r == 0 && count > 1) {
-        /* Which of them is ours doesn't matter: one isn't. */
-        r = cg_error_say(err, EBUSY, "%s is open elsewhere for writing (client at %s)", im->text,
-                         watchers[0].addr);
-        rbd_watchers_list_cleanup(watchers, count);
-        return r;
-    }
-    if (r == 0)
-        rbd_watchers_list_cleanup(watchers, count);
-    r = rbd_lock_acquire(im->image, RBD_LOCK_MODE_EXCLUSIVE);
-    if (r == -EBUSY || r == -EROFS)
-        return cg_error_say(err, EBUSY, "%s is being written by another client", im->text);
-    if (r == -EINVAL) /* an image without the feature has no lock */
-        r = 0;
-    return r < 0 ? failed(im, r, "lock", err) : 0;
 }
 
 static void image_close(void *self)

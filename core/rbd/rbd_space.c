@@ -20,8 +20,8 @@ int cg_rbd_allowed(struct cg_rbd *rbd, const char *pool, const char *namespace,
                         pool, namespace && *namespace ? "/" : "", namespace ? namespace : "");
 }
 
-int cg_rbd_place(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
-                 struct cg_error *err)
+static int place(struct cg_rbd *rbd, const struct cg_name *name, enum cg_rbd_purpose purpose,
+                 struct cg_rbd_place *ret, struct cg_error *err)
 {
     struct cg_rbd_place p = {
         .pool = name->part[0],
@@ -37,11 +37,23 @@ int cg_rbd_place(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_p
         return cg_error_prefix(err, r, "%s", p.text);
     snprintf(p.image, sizeof p.image, "%s%s", name->draft ? CG_RBD_DRAFT : "",
              name->part[name->parts - 1]);
-    r = cg_rbd_cluster_pool(rbd->cluster, p.pool, p.namespace, &p.io, err);
+    r = cg_rbd_cluster_pool(rbd->cluster, purpose, p.pool, p.namespace, &p.io, err);
     if (r < 0)
         return cg_error_prefix(err, r, "%s", p.text);
     *ret = p;
     return 0;
+}
+
+int cg_rbd_place(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
+                 struct cg_error *err)
+{
+    return place(rbd, name, CG_RBD_CHANGE, ret, err);
+}
+
+int cg_rbd_place_to_look(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
+                         struct cg_error *err)
+{
+    return place(rbd, name, CG_RBD_LOOK, ret, err);
 }
 
 int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
@@ -49,7 +61,8 @@ int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
 {
     struct cg_rbd_place p;
 
-    int r = cg_rbd_place(rbd, name, &p, err);
+    write = write && !name->snapshot[0];
+    int r = place(rbd, name, write ? CG_RBD_CHANGE : CG_RBD_LOOK, &p, err);
     return r < 0 ? r
                  : cg_rbd_image_open(rbd->cluster, &rbd->config, p.io, p.image, name->snapshot,
                                      write, p.text, ret_image, err);
