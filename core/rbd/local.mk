@@ -5,6 +5,7 @@ core_rbd_cowgate_rbd_la_SOURCES = \
 	core/rbd/call.c core/rbd/call.h \
 	core/rbd/change.c \
 	core/rbd/cluster.c core/rbd/cluster.h \
+	core/rbd/diff.c \
 	core/rbd/settings.c core/rbd/settings.h \
 	core/rbd/extents.c \
 	core/rbd/info.c \

@@ -58,6 +58,8 @@ int cg_rbd_info(void *self, const struct cg_name *name, json_t **ret_info, struc
 int cg_rbd_create(void *self, const struct cg_name *name, uint64_t size, uint64_t original_size,
                   struct cg_error *err);
 int cg_rbd_snapshot(void *self, const struct cg_name *names, size_t count, struct cg_error *err);
+int cg_rbd_diff(void *self, const struct cg_name *from, const struct cg_name *to, cg_extent_fn *fn,
+                void *opaque, struct cg_error *err);
 int cg_rbd_resize(void *self, const struct cg_name *name, uint64_t size, struct cg_error *err);
 int cg_rbd_rename(void *self, const struct cg_name *from, const struct cg_name *to,
                   struct cg_error *err);

@@ -110,6 +110,7 @@ static const struct cg_space_ops rbd_ops = {
     .resize = cg_rbd_resize,
     .rename = cg_rbd_rename,
     .remove = cg_rbd_remove,
+    .diff = cg_rbd_diff,
     .close = rbd_space_close,
 };
 
