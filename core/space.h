@@ -52,6 +52,9 @@ typedef int cg_entry_fn(void *opaque, const struct cg_entry *entry, struct cg_er
 struct cg_identity {
     char image[CG_ID_MAX + 1];
     char snapshot[CG_ID_MAX + 1]; /* "" for a head */
+    /* What a clone still takes a part of its content from: "" for nothing, or if the space doesn't
+     * say.  Unlike the ids it goes, when the clone is flattened. */
+    char parent[CG_ID_MAX + 1];
 };
 
 struct cg_space_ops {

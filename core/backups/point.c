@@ -127,15 +127,16 @@ static json_t *encode_doc(const struct cg_point *p)
     /* The order is part of the format: what has no bound comes last, so that a head can be read
      * alone. */
     return json_pack(
-        "{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:{s:o, s:s, s:s, s:s}, s:s, s:s, s:o, s:s,"
-        " s:o, s:{s:s, s:I, s:O}}",
+        "{s:i, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:{s:o, s:s, s:s, s:s, s:s*}, s:s, s:s, s:o,"
+        " s:s, s:o, s:{s:s, s:I, s:O}}",
         "format", FORMAT, "project", p->project, "volume", p->volume, "name", p->name, "sequence",
         (json_int_t)p->sequence, "size", (json_int_t)p->size, "original_size",
         (json_int_t)p->original_size, "time", (json_int_t)p->time, "source", "text", text, "image",
         p->source.identity.image, "snapshot", p->source.identity.snapshot, "snapshot_name",
-        p->source.snapshot, "parent", p->parent, "tool", p->tool, "superseded", superseded, "check",
-        NO_CHECK, "pages", pages, "session", "id", p->session, "era", (json_int_t)p->era, "pins",
-        p->pins);
+        p->source.snapshot, "parent",
+        p->source.identity.parent[0] ? p->source.identity.parent : NULL, "parent", p->parent,
+        "tool", p->tool, "superseded", superseded, "check", NO_CHECK, "pages", pages, "session",
+        "id", p->session, "era", (json_int_t)p->era, "pins", p->pins);
 }
 
 static uint32_t head_check(const char *text, const char *check)
@@ -213,6 +214,7 @@ static int check_place(const struct cg_point *p, const char *project, const char
 static int decode_doc(json_t *doc, struct cg_point *p, struct cg_error *err)
 {
     const char *project, *volume, *name, *text, *image, *snapshot, *snapshot_name, *parent, *tool;
+    const char *source_parent = "";
     json_int_t format = 0, sequence, size, original, time;
 
     if (json_unpack(doc, "{s:I}", "format", &format) < 0)
@@ -221,11 +223,12 @@ static int decode_doc(json_t *doc, struct cg_point *p, struct cg_error *err)
         return cg_error_say(err, ENOTSUP,
                             "has format %lld; this version of cowgate reads format %d",
                             (long long)format, FORMAT);
-    if (json_unpack(doc, "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:s, s:s}, s:s, s:s}",
+    if (json_unpack(doc,
+                    "{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:{s:s, s:s, s:s, s:s, s?s}, s:s, s:s}",
                     "project", &project, "volume", &volume, "name", &name, "sequence", &sequence,
                     "size", &size, "original_size", &original, "time", &time, "source", "text",
                     &text, "image", &image, "snapshot", &snapshot, "snapshot_name", &snapshot_name,
-                    "parent", &parent, "tool", &tool) < 0)
+                    "parent", &source_parent, "parent", &parent, "tool", &tool) < 0)
         return bad(err, "something is missing");
     json_t *superseded = json_object_get(doc, "superseded");
     if (superseded && !json_is_array(superseded))
@@ -245,6 +248,7 @@ static int decode_doc(json_t *doc, struct cg_point *p, struct cg_error *err)
         !copy(p->source.text, sizeof p->source.text, text) ||
         !copy(p->source.identity.image, sizeof p->source.identity.image, image) ||
         !copy(p->source.identity.snapshot, sizeof p->source.identity.snapshot, snapshot) ||
+        !copy(p->source.identity.parent, sizeof p->source.identity.parent, source_parent) ||
         !copy(p->source.snapshot, sizeof p->source.snapshot, snapshot_name) ||
         !copy(p->parent, sizeof p->parent, parent) || !copy(p->tool, sizeof p->tool, tool))
         return bad(err, "a text is too long");

@@ -82,6 +82,13 @@ bool cg_backup_source_base(const struct cg_backup_source *s, const struct cg_poi
         snprintf(ret_why, 256, "the snapshot of the last point is gone");
         return false;
     }
+    if (strcmp(base->source.identity.parent, s->identity.parent) != 0) {
+        snprintf(ret_why, 256,
+                 s->identity.parent[0]
+                     ? "the source is a clone of something else than at the last point"
+                     : "the source was flattened since the last point");
+        return false;
+    }
     if (base->size > cg_image_size(s->image)) {
         snprintf(ret_why, 256, "the source is smaller than the last point");
         return false;
@@ -94,6 +101,7 @@ bool cg_backup_source_base(const struct cg_backup_source *s, const struct cg_poi
 struct strays {
     struct cg_repository *repo;
     char stem[2 * CG_PART_MAX]; /* cowgate-REPOSITORY- */
+    bool self;                  /* look at the source's own only */
     /* Whether some point that may be a latest one can't be read, and why. */
     bool unsure;
     struct cg_error why;
@@ -111,7 +119,8 @@ static int find_stray(void *opaque, const struct cg_entry *entry, struct cg_erro
     struct strays *s = opaque;
     const char *at = strchr(entry->name, '@');
 
-    if (!at || at - entry->name > CG_PART_MAX || strncmp(at + 1, s->stem, strlen(s->stem)) != 0 ||
+    if (!at || entry->self != s->self || at - entry->name > CG_PART_MAX ||
+        strncmp(at + 1, s->stem, strlen(s->stem)) != 0 ||
         strlen(at + strlen("@" PREFIX)) != CG_SESSION_ID)
         return 0;
     if (s->count == s->allocated) {
@@ -253,7 +262,9 @@ int cg_backup_source_sweep(const struct cg_backup_source *source, struct cg_repo
         return 0;
     snprintf(s.stem, sizeof s.stem, PREFIX "%.*s-", REPOSITORY, cg_repository_uuid(repo));
     prefix.snapshot[0] = '\0';
-    prefix.parts--;
+    s.self = name.space == CG_NAME_RBD; /* a pool may have thousands of images */
+    if (!s.self)
+        prefix.parts--;
     int r = cg_space_list(source->space, &prefix, find_stray, &s, err);
     /* Sessions before points: one that commits in between is found in its point. */
     if (r == 0 && s.count > 0)

@@ -22,7 +22,7 @@ int cg_backup_source_open(struct cg_backup_source *source, const struct cg_backu
 /* Closes; removes the snapshot made for this backup if nothing came of it. */
 void cg_backup_source_close(struct cg_backup_source *source, bool committed);
 
-/* Removes snapshots, of the source and of its neighbours below the same prefix, that backups into
+/* Removes snapshots, of the source and of its neighbours in a project of volumes, that backups into
  * this repository made and no longer need: their session is dead, and no latest point names
  * them. */
 int cg_backup_source_sweep(const struct cg_backup_source *source, struct cg_repository *repository,

@@ -14,6 +14,19 @@ static void close_image(struct cg_rbd_image **im)
     cg_rbd_image_close(*im);
 }
 
+static void identify_parent(rbd_image_t image, char ret[static CG_ID_MAX + 1])
+{
+    rbd_linked_image_spec_t parent;
+    rbd_snap_spec_t snap;
+
+    if (rbd_get_parent(image, &parent, &snap) < 0)
+        return;
+    snprintf(ret, CG_ID_MAX + 1, "%" PRId64 "/%s@%" PRIu64, parent.pool_id, parent.image_id,
+             snap.id);
+    rbd_linked_image_spec_cleanup(&parent);
+    rbd_snap_spec_cleanup(&snap);
+}
+
 /* The pool's number and the image's id are never used again. */
 int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *ret,
                     struct cg_error *err)
@@ -33,6 +46,7 @@ int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *
     if (r < 0)
         return r;
     rbd_image_t image = cg_rbd_image_handle(im);
+    identify_parent(image, id.parent);
     r = rbd_get_id(image, image_id, sizeof image_id);
     if (r == 0 && name->snapshot[0]) {
         r = rbd_snap_get_id(image, name->snapshot, &snap);

@@ -117,3 +117,6 @@ start_ceph() {
     mkdir -p "$ceph"
     (set -e; _start_ceph) >"$ceph/start.log" 2>&1 || { cat "$ceph/start.log"; fail "no Ceph cluster"; }
 }
+
+# rbd_write IMAGE SEED OFFSET+LENGTH ...: noise by librbd itself; or, with the seed trim, discards.
+rbd_write() { /usr/bin/python3 "$abs_srcdir/tests/integration/rbd-write.py" "$@"; }
