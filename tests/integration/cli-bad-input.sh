@@ -22,6 +22,10 @@ if command -v setpriv >/dev/null; then
         "$(command -v cowgate)" --root "$tmp/root" list
 fi
 
+# A space whose module isn't installed; all else works.
+must_fail 1 'rbd/ needs a module that can.t be loaded' env COWGATE_MODULES="$tmp" cowgate list rbd
+[ -z "$(COWGATE_MODULES=$tmp cowgate list)" ] || fail "there is something in an empty root"
+
 # A repository of a newer format.
 repo=$tmp/root/repo
 sed -i 's/"format": *1/"format": 2/' "$repo/repository.json"
@@ -63,7 +67,7 @@ must_fail 1 'is a partition' cowgate delete volumes/acme/web.p1
 must_fail 1 'volumes/acme/web' cowgate info volumes/acme/web@ghost
 must_fail 1 'exists|there is a volume .* already' cowgate create volumes/acme/web --size 1M
 must_fail 1 'exists|there is a volume .* already' cowgate clone volumes/acme/web volumes/acme/web
-must_fail 1 'nothing of that name' cowgate list volumes/acme/ghost
+must_fail 1 'there is no volume volumes.acme.ghost' cowgate list volumes/acme/ghost
 
 # Sizes.
 must_fail 1 'size 0' cowgate create volumes/acme/new --size 0
