@@ -1,5 +1,8 @@
 EXTRA_DIST += \
+	bench/ceph.py \
+	bench/ceph.sh \
 	bench/content.py \
+	bench/fio.py \
 	bench/harness.py \
 	bench/main.py \
 	bench/run \
@@ -9,4 +12,5 @@ EXTRA_DIST += \
 	bench/section_fuse.py \
 	bench/section_incremental.py \
 	bench/section_nbd.py \
+	bench/section_rbd.py \
 	bench/servers.py

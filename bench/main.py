@@ -20,6 +20,7 @@ import section_first_byte
 import section_fuse
 import section_incremental
 import section_nbd
+import section_rbd
 
 SECTIONS = {
     "backup": section_backup,
@@ -28,6 +29,7 @@ SECTIONS = {
     "first-byte": section_first_byte,
     "fuse": section_fuse,
     "nbd": section_nbd,
+    "rbd": section_rbd,
 }
 
 

@@ -4,30 +4,12 @@ Unix socket, one connection, page cache warm; 4 KiB requests at depth 32, 1 MiB 
 nbdkit memory is what the protocol alone costs.
 """
 
-import json
 import os
 
+import fio
 import servers
 
 OURS = "cowgate: a clone of a file"
-
-WORKLOADS = [
-    ("4 KiB random read", "IOPS", "randread", "4k", 32),
-    ("4 KiB random write", "IOPS", "randwrite", "4k", 32),
-    ("1 MiB sequential read", "MiB/s", "read", "1M", 8),
-    ("1 MiB sequential write", "MiB/s", "write", "1M", 8),
-]
-
-
-def fio(bench, uri, mode, block, depth, size):
-    out = bench.command("fio", "--name=bench", "--ioengine=nbd", "--uri=" + uri, "--rw=" + mode,
-                        "--bs=" + block, "--iodepth=%d" % depth, "--size=%d" % size,
-                        "--runtime=%d" % bench.seconds, "--time_based", "--randrepeat=1",
-                        "--norandommap", "--output-format=json")
-    job = json.loads(out[out.index("{"):])["jobs"][0]
-    side = job["read" if "read" in mode else "write"]
-    return side["iops"] if block == "4k" else side["bw_bytes"] / (1 << 20)
-
 
 def run(bench):
     size = bench.size(1 << 30)
@@ -35,7 +17,7 @@ def run(bench):
     with open(raw, "wb") as f:
         for _ in range(size >> 20):
             f.write(os.urandom(1 << 20))
-    measures = [bench.measure(name, unit, True, OURS, digits=0) for name, unit, *_ in WORKLOADS]
+    measures = fio.measures(bench, OURS)
     bench.cowgate("init")
     bench.cowgate("import", raw, "volumes/bench/full")
 
@@ -43,8 +25,7 @@ def run(bench):
         def all_workloads():
             server = start()
             uri = servers.uri(bench, socket, export)
-            for measure, (_, _, mode, block, depth) in zip(measures, WORKLOADS):
-                measure.add(name, fio(bench, uri, mode, block, depth, size))
+            fio.run(bench, measures, name, ["--ioengine=nbd", "--uri=" + uri], size)
             bench.stop(server)
         return all_workloads
 
