@@ -100,14 +100,29 @@ struct opening {
     uint64_t size;
 };
 
+static int open_to_read(struct opening *o)
+{
+    const char *snapshot = *o->snapshot ? o->snapshot : NULL;
+    int r = rbd_open_read_only(o->im->io, o->name, &o->image, snapshot);
+
+    if (r != -ENOENT || !snapshot)
+        return r;
+    /* librbd says this also of a snapshot whose object map is lost; then it can do this. */
+    r = rbd_open_read_only(o->im->io, o->name, &o->image, NULL);
+    if (r < 0)
+        return r;
+    r = rbd_snap_set(o->image, snapshot);
+    if (r < 0)
+        rbd_close(o->image);
+    return r;
+}
+
 static int open_run(void *arg)
 {
     struct opening *o = arg;
-    const char *snapshot = *o->snapshot ? o->snapshot : NULL;
     uint64_t watch; /* goes with the image */
 
-    int r = o->im->write ? rbd_open(o->im->io, o->name, &o->image, snapshot)
-                         : rbd_open_read_only(o->im->io, o->name, &o->image, snapshot);
+    int r = o->im->write ? rbd_open(o->im->io, o->name, &o->image, NULL) : open_to_read(o);
     if (r < 0)
         return r;
     if (o->im->write)
