@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -16,7 +17,7 @@
 
 struct backup_args {
     bool full;
-    const char *rate;
+    const char *rate, *audit;
 };
 
 static int set_backup(void *opaque, int option, const char *value)
@@ -25,9 +26,19 @@ static int set_backup(void *opaque, int option, const char *value)
 
     if (option == 'f')
         a->full = true;
+    else if (option == 'a')
+        a->audit = value;
     else
         a->rate = value;
     return 0;
+}
+
+static bool parse_share(const char *text, double *ret)
+{
+    char *end;
+
+    *ret = strtod(text, &end);
+    return end != text && !*end && *ret >= 0 && *ret <= 1;
 }
 
 /* Where the backup goes: what is said, or the volume's own place. */
@@ -63,12 +74,14 @@ static int backup_source(struct cli *cli, const char *text, struct cg_backup_opt
 
 static json_t *backup_json(const struct cg_backup_result *b)
 {
-    return json_pack(
-        "{s:s,s:b,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "point", b->point, "incremental",
-        b->incremental, "reason", b->reason, "warning", b->warning, "size", (json_int_t)b->size,
-        "bytes_read", (json_int_t)b->bytes_read, "chunks_read", (json_int_t)b->chunks_read,
-        "bytes_stored", (json_int_t)b->bytes_stored, "chunks_stored", (json_int_t)b->chunks_stored,
-        "pages_stored", (json_int_t)b->pages_stored, "chunks_known", (json_int_t)b->chunks_known);
+    return json_pack("{s:s,s:b,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "point", b->point,
+                     "incremental", b->incremental, "reason", b->reason, "warning", b->warning,
+                     "size", (json_int_t)b->size, "bytes_read", (json_int_t)b->bytes_read,
+                     "chunks_read", (json_int_t)b->chunks_read, "bytes_audited",
+                     (json_int_t)b->bytes_audited, "chunks_audited", (json_int_t)b->chunks_audited,
+                     "bytes_stored", (json_int_t)b->bytes_stored, "chunks_stored",
+                     (json_int_t)b->chunks_stored, "pages_stored", (json_int_t)b->pages_stored,
+                     "chunks_known", (json_int_t)b->chunks_known);
 }
 
 static void backup_text(const struct cg_backup_result *b)
@@ -78,6 +91,8 @@ static void backup_text(const struct cg_backup_result *b)
     cg_size_text(size, b->size);
     cg_size_text(read, b->bytes_read);
     cg_size_text(stored, b->bytes_stored);
+    if (b->chunks_audited)
+        fprintf(stderr, "%" PRIu64 " unchanged chunks were audited\n", b->chunks_audited);
     fprintf(stderr,
             "%s%s%s: %s of %s read, %" PRIu64 " chunks stored (%s), %" PRIu64 " known already\n",
             b->incremental ? "incremental" : "full", b->reason[0] ? ", " : "", b->reason, read,
@@ -89,6 +104,7 @@ int cli_backup(struct cli *cli, int argc, char **argv)
 {
     static const struct option options[] = { { "full", no_argument, NULL, 'f' },
                                              { "rate", required_argument, NULL, 'r' },
+                                             { "audit", required_argument, NULL, 'a' },
                                              { 0 } };
     struct backup_args args = { 0 };
     struct cg_backup_options o = { 0 };
@@ -100,6 +116,8 @@ int cli_backup(struct cli *cli, int argc, char **argv)
     o.full = args.full;
     if (args.rate && cg_size_parse(args.rate, &o.rate, &cli->err) < 0)
         return cli_failed(cli);
+    if (args.audit && !parse_share(args.audit, &o.audit))
+        return cli_misused("backup", "--audit takes a share from 0 to 1, not '%s'", args.audit);
     int r = cli_gateway(cli);
     if (r == 0)
         r = backup_source(cli, argv[optind], &o);
@@ -110,6 +128,8 @@ int cli_backup(struct cli *cli, int argc, char **argv)
         r = cg_gateway_repository(cli->gateway, &repository, &cli->err);
     if (r < 0)
         return cli_failed(cli);
+    if (!args.audit && o.space)
+        o.audit = cg_space_audit(o.space);
     o.project = target.part[0];
     o.volume = target.part[1];
     o.progress = cli_progress_begin(cli, "backup");

@@ -7,7 +7,9 @@
 #include "core/backups/repository.h"
 #include "core/base/bytes.h"
 
-/* PROJECT/damaged/KIND-ID-ERA: an empty file for each object that verify found damaged. */
+/* PROJECT/damaged/KIND-ID-ERA: an empty file for each object that verify found damaged;
+ * PROJECT/damaged/diff-SESSION: one for each point, by its session, whose source an audit found
+ * different from what the diff since it said. */
 
 #define PATH (CG_PART_MAX + 128)
 
@@ -85,4 +87,39 @@ int cg_project_strike(struct cg_project *p, enum cg_object_kind kind, const stru
 
     damaged_path(p, kind, ref, path);
     return store->ops->remove(store, path, err);
+}
+
+static struct cg_store *distrust_path(struct cg_project *p, const struct cg_point *point,
+                                      char ret[static PATH])
+{
+    snprintf(ret, PATH, "%s/damaged/diff-%s", cg_project_name(p), point->session);
+    return cg_repository_store(cg_project_repository(p));
+}
+
+int cg_project_distrust(struct cg_project *p, const struct cg_point *point, struct cg_error *err)
+{
+    char path[PATH];
+    struct cg_store *store = distrust_path(p, point, path);
+    int r = store->ops->create(store, path, "", 0, err);
+
+    return r == -EEXIST ? 0 : r;
+}
+
+int cg_project_forget_distrust(struct cg_project *p, const struct cg_point *point,
+                               struct cg_error *err)
+{
+    char path[PATH];
+    struct cg_store *store = distrust_path(p, point, path);
+
+    return store->ops->remove(store, path, err);
+}
+
+int cg_project_distrusted(struct cg_project *p, const struct cg_point *point, struct cg_error *err)
+{
+    char path[PATH];
+    struct cg_store *store = distrust_path(p, point, path);
+    size_t len;
+    int r = store->ops->get(store, path, NULL, 0, &len, NULL, err);
+
+    return r == -ENOENT ? 0 : r < 0 ? r : 1;
 }

@@ -115,6 +115,15 @@ int cg_project_record(struct cg_project *project, enum cg_object_kind kind,
 int cg_project_strike(struct cg_project *project, enum cg_object_kind kind,
                       const struct cg_ref *ref, struct cg_error *err);
 
+/* Records, durably, that what the source's space says changed since this point can't be relied on;
+ * or forgets it.  Doing it twice is fine.  Whether it is recorded: 1, 0 or -errno. */
+int cg_project_distrust(struct cg_project *project, const struct cg_point *point,
+                        struct cg_error *err);
+int cg_project_forget_distrust(struct cg_project *project, const struct cg_point *point,
+                               struct cg_error *err);
+int cg_project_distrusted(struct cg_project *project, const struct cg_point *point,
+                          struct cg_error *err);
+
 /* A point as an image, which owns the point and needs the repository as long as it lives. */
 int cg_point_image(struct cg_project *project, struct cg_point *point, struct cg_image **ret_image,
                    struct cg_error *err);

@@ -13,11 +13,13 @@
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
 #include "core/jobs/backup.h"
+#include "core/jobs/backup_audit.h"
 #include "core/jobs/backup_plan.h"
 #include "core/jobs/backup_source.h"
 #include "core/jobs/pace.h"
 
-/* Thread model: the chunks of the plan are the items of one parallel loop; each worker has its own
+/* Thread model: the chunks of the audit are the items of one parallel loop, then those of the plan
+ * are of another; each worker has its own
  * buffer and codec.  A page's references are written by whoever has the chunk, each into its own
  * place; who finishes a page's last chunk (left, atomic) stores the page and frees it.  So about
  * as many pages are in memory as there are workers, whatever the size.  The counters are atomic. */
@@ -39,9 +41,11 @@ struct backup {
     const struct cg_backup_options *options;
     struct cg_session *session;
     struct cg_image *image;
-    const struct cg_point *base; /* of an incremental; else NULL */
+    const struct cg_point *base;       /* of an incremental; else NULL */
+    const struct cg_point *distrusted; /* the last point, if an audit found its diff wrong */
     struct cg_plan plan;
-    uint64_t total; /* planned bytes */
+    struct cg_audit audit;
+    uint64_t total; /* planned and audited bytes */
     size_t page_count;
     struct page *pages;
     uint32_t *page_of; /* plan item -> index into pages */
@@ -49,8 +53,8 @@ struct backup {
     unsigned threads;
     struct worker *workers;
     struct cg_pace pace;
-    _Atomic uint64_t bytes_read, chunks_read, bytes_stored, chunks_stored, pages_stored,
-        chunks_known, done;
+    _Atomic uint64_t bytes_read, chunks_read, bytes_audited, chunks_audited, bytes_stored,
+        chunks_stored, pages_stored, chunks_known, done;
 };
 
 /* The references of page that are being found, 512 of them. */
@@ -112,16 +116,24 @@ static int store_page(struct backup *b, struct page *page, struct worker *w, str
     return 0;
 }
 
+static int read_chunk(struct backup *b, uint64_t chunk, uint32_t len, struct worker *w,
+                      struct cg_error *err)
+{
+    cg_pace_wait(&b->pace, len);
+    int r = cg_image_pread(b->image, w->buf, len, chunk * CG_CHUNK_SIZE, err);
+    return r < 0 ? cg_error_prefix(err, r, "read the source at %" PRIu64, chunk * CG_CHUNK_SIZE)
+                 : 0;
+}
+
 static int store_chunk(struct backup *b, uint64_t chunk, struct worker *w, struct cg_ref *ret,
                        struct cg_error *err)
 {
     uint32_t len = cg_chunk_len(b->plan.size, chunk);
     uint64_t stored;
 
-    cg_pace_wait(&b->pace, len);
-    int r = cg_image_pread(b->image, w->buf, len, chunk * CG_CHUNK_SIZE, err);
+    int r = read_chunk(b, chunk, len, w, err);
     if (r < 0)
-        return cg_error_prefix(err, r, "read the source at %" PRIu64, chunk * CG_CHUNK_SIZE);
+        return r;
     atomic_fetch_add(&b->bytes_read, len);
     atomic_fetch_add(&b->chunks_read, 1);
     *ret = (struct cg_ref){ .len = 0 };
@@ -165,6 +177,40 @@ static int do_chunk(void *opaque, uint64_t item, unsigned worker, struct cg_erro
     return r;
 }
 
+/* Whatever comes of the record, this backup fails. */
+static int diff_is_wrong(struct backup *b, uint64_t chunk, struct cg_error *err)
+{
+    struct cg_error why;
+    int r = cg_project_distrust(cg_session_project(b->session), b->base, &why);
+
+    return cg_error_say(err, EBADMSG,
+                        "chunk %" PRIu64 " (at %" PRIu64 ") isn't what it was in point %s, though "
+                        "the diff since then doesn't name it: the diff is wrong. No point was "
+                        "made; %s%s",
+                        chunk, chunk * CG_CHUNK_SIZE, b->base->name,
+                        r < 0 ? "run the next backup with --full, since this couldn't be recorded: "
+                              : "the next backup reads everything",
+                        r < 0 ? why.message : "");
+}
+
+static int audit_chunk(void *opaque, uint64_t item, unsigned worker, struct cg_error *err)
+{
+    struct backup *b = opaque;
+    struct worker *w = &b->workers[worker];
+    const struct cg_audit_chunk *chunk = &b->audit.v[item];
+    uint32_t len = cg_chunk_len(b->plan.size, chunk->chunk);
+
+    int r = read_chunk(b, chunk->chunk, len, w, err);
+    if (r < 0)
+        return r;
+    atomic_fetch_add(&b->bytes_audited, len);
+    atomic_fetch_add(&b->chunks_audited, 1);
+    r = cg_audit_compare(chunk, cg_session_project(b->session), w->buf, len, err);
+    if (r < 0)
+        return r;
+    return r == 0 ? diff_is_wrong(b, chunk->chunk, err) : report(b, len, err);
+}
+
 /* Groups the plan's items by page, and takes the others over from the base. */
 static int plan_pages(struct backup *b, struct cg_error *err)
 {
@@ -194,7 +240,23 @@ static int plan_pages(struct backup *b, struct cg_error *err)
         b->page_of[i] = (uint32_t)(b->page_count - 1);
         b->total += cg_chunk_len(b->plan.size, chunk);
     }
+    for (size_t i = 0; i < b->audit.count; i++)
+        b->total += cg_chunk_len(b->plan.size, b->audit.v[i].chunk);
     return 0;
+}
+
+/* By the diff, and the audit of it. */
+static int plan_increment(struct backup *b, const struct cg_backup_source *source,
+                          const struct cg_name *from, const struct cg_point *base,
+                          struct cg_error *err)
+{
+    int r = cg_plan_diff(&b->plan, b->session, source->space, from, &source->name, err);
+
+    if (r == 0)
+        r = cg_audit_choose(&b->audit, b->session, &b->plan, b->options->audit, err);
+    if (r == 0)
+        b->base = base;
+    return r;
 }
 
 /* Which chunks are looked at: those that changed since the last point, or all. */
@@ -204,16 +266,25 @@ static int plan(struct backup *b, const struct cg_backup_source *source,
     const char *why;
     const struct cg_point *base = cg_session_base(b->session, &why);
     struct cg_name from;
+    int r;
 
     b->plan.size = cg_image_size(b->image);
+    if (base) {
+        r = cg_project_distrusted(cg_session_project(b->session), base, err);
+        if (r < 0)
+            return r;
+        b->distrusted = r ? base : NULL;
+    }
     if (b->options->full)
         snprintf(res->reason, sizeof res->reason, "a full backup was asked for");
     else if (!base)
         snprintf(res->reason, sizeof res->reason, "%s", why);
+    else if (b->distrusted)
+        snprintf(res->reason, sizeof res->reason,
+                 "an audit found what is said to have changed since the last point wrong");
     else if (cg_backup_source_base(source, base, &from, res->reason)) {
-        int r = cg_plan_diff(&b->plan, b->session, source->space, &from, &source->name, err);
+        r = plan_increment(b, source, &from, base, err);
         if (r == 0) {
-            b->base = base;
             res->incremental = true;
             return 0;
         }
@@ -229,7 +300,7 @@ static int plan(struct backup *b, const struct cg_backup_source *source,
 static int start_workers(struct backup *b, struct cg_error *err)
 {
     /* One more than processors, so that one may wait for the source. */
-    b->threads = (unsigned)cg_min(cg_processors() + 1, b->plan.count);
+    b->threads = (unsigned)cg_min(cg_processors() + 1, cg_max(b->plan.count, b->audit.count));
     b->workers = calloc(b->threads + 1, sizeof *b->workers);
     if (!b->workers)
         return cg_error_set(err, ENOMEM, "start a backup");
@@ -256,6 +327,7 @@ static void clear(struct backup *b)
     free(b->pages);
     free(b->page_of);
     cg_plan_clear(&b->plan);
+    cg_audit_clear(&b->audit);
     cg_point_free(b->point);
     cg_pace_clear(&b->pace);
 }
@@ -283,6 +355,8 @@ static void result(struct backup *b, struct cg_backup_result *res)
     res->size = b->point->size;
     res->bytes_read = b->bytes_read;
     res->chunks_read = b->chunks_read;
+    res->bytes_audited = b->bytes_audited;
+    res->chunks_audited = b->chunks_audited;
     res->bytes_stored = b->bytes_stored;
     res->chunks_stored = b->chunks_stored;
     res->pages_stored = b->pages_stored;
@@ -307,14 +381,19 @@ static int run(struct backup *b, const struct cg_backup_source *source,
     if (r == 0)
         r = start_workers(b, err);
     if (r == 0)
+        r = cg_parallel(b->audit.count, b->threads, audit_chunk, b, err);
+    if (r == 0)
         r = cg_parallel(b->plan.count, b->threads, do_chunk, b, err);
     if (r < 0)
         return r;
     describe(b, source);
     r = cg_session_commit(b->session, b->point, err);
-    if (r == 0)
-        result(b, res);
-    return r;
+    if (r < 0)
+        return r;
+    if (b->distrusted) /* nobody asks any more: no harm if it stays */
+        cg_project_forget_distrust(cg_session_project(b->session), b->distrusted, NULL);
+    result(b, res);
+    return 0;
 }
 
 int cg_backup(struct cg_repository *repository, const struct cg_backup_options *options,

@@ -18,6 +18,8 @@ struct cg_backup_options {
     const char *project;     /* the target: backups/PROJECT/VOLUME */
     const char *volume;
     bool full;                          /* read everything, whatever the last point says */
+    double audit;                       /* share (0 to 1) of the chunks called unchanged by a diff
+                                           that are read and compared */
     uint64_t rate;                      /* at most so many bytes read a second; 0 for no limit */
     const struct cg_progress *progress; /* may be NULL */
 };
@@ -28,13 +30,15 @@ struct cg_backup_result {
     char reason[256];                                   /* why it was full, if it was */
     uint64_t size;                                      /* of the image, bytes */
     uint64_t bytes_read, chunks_read;                   /* of the source */
+    uint64_t bytes_audited, chunks_audited;             /* of it, beside these */
     uint64_t bytes_stored, chunks_stored, pages_stored; /* new in the repository, as stored */
     uint64_t chunks_known;                              /* read, but already in the repository */
     char warning[512]; /* what went wrong after the point was there; "" for nothing */
 };
 
 /* After a failure nothing of the point is visible, and its snapshot is gone (or, after a crash,
- * goes with the next backup into the same repository). */
+ * goes with the next backup into the same repository).  -EBADMSG: the audit found the diff wrong,
+ * and the next backup reads everything. */
 int cg_backup(struct cg_repository *repository, const struct cg_backup_options *options,
               struct cg_backup_result *ret, struct cg_error *err);
 

@@ -1,5 +1,6 @@
 core_libcowgate_la_SOURCES += \
 	core/jobs/backup.c core/jobs/backup.h \
+	core/jobs/backup_audit.c core/jobs/backup_audit.h \
 	core/jobs/backup_plan.c core/jobs/backup_plan.h \
 	core/jobs/backup_source.c core/jobs/backup_source.h \
 	core/jobs/compare.c core/jobs/compare.h \

@@ -198,7 +198,7 @@ static bool explains(struct diff *d)
 
     for (uint64_t u = 0; u < d->count; u++) {
         uint8_t s = atomic_load_explicit(&d->state[u], memory_order_relaxed);
-        if (!(s & EXACT) && !(s & FAST) != !(s & OLD))
+        if (!(s & EXACT) && !(s & FAST_DATA) != !(s & OLD))
             explained = false;
         atomic_store_explicit(&d->state[u], (uint8_t)(s & ~OLD), memory_order_relaxed);
     }
@@ -259,7 +259,7 @@ static int cross_check(struct diff *d, struct cg_rbd *rbd, struct cg_error *err)
                                 "the object map misses changes since @%s (at %" PRIu64
                                 ", say): the image was rolled back, or its map is wrong",
                                 d->since, u * d->unit);
-        more = more || (has(d, u, FAST) && !has(d, u, EXACT));
+        more = more || (has(d, u, FAST_DATA) && !has(d, u, EXACT));
     }
     return more ? rolled_back(d, rbd, err) : 0;
 }

@@ -71,6 +71,7 @@ int lab_try_backup(struct lab *lab, const char *name, const char *project, const
         .source_text = name,
         .project = project,
         .volume = volume,
+        .audit = lab->audit,
     };
     snprintf(o.source.part[1], sizeof o.source.part[1], "%s", name);
     return cg_backup(lab->repo, &o, ret, err);

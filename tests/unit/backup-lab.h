@@ -18,6 +18,7 @@ struct lab {
     struct fake_space *fake;
     struct cg_space *space;
     struct cg_repository *repo;
+    double audit; /* of all backups */
 };
 
 /* A new repository and an empty space. */

@@ -27,6 +27,9 @@ void fake_space_punch(struct fake_space *f, const char *name, uint64_t len, uint
 /* The volume was rolled back or made anew: its snapshots aren't related any more. */
 void fake_space_renew(struct fake_space *f, const char *name);
 
+/* From now on diffs name nothing: they are wrong; or they are right again. */
+void fake_space_lie(struct fake_space *f, bool lie);
+
 /* Reads of images fail with EIO beyond this offset: a source that shrinks.  UINT64_MAX: none. */
 void fake_space_shrink(struct fake_space *f, uint64_t at);
 

@@ -108,6 +108,7 @@ static void sweep(struct lab *lab, bool first)
     struct fault_store_faults f = { .faults = &lab->faults };
     unsigned failed = 0, n;
 
+    lab->audit = 1e-9;
     fake_space_add(lab->fake, "web", 3 * GIB);
     lab_write(lab, "web", 64 << 10, 2100 * MIB, 1);
     for (n = 1;; n += step()) {

@@ -191,6 +191,72 @@ static void test_no_diff(void **state)
     lab_same_point(lab, res.point, "web");
 }
 
+/* The audit looks at a few chunks of each kind, or at a share of them. */
+static void test_audit(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result res;
+
+    fake_space_add(lab->fake, "web", 8 * GIB + MIB);
+    lab_write(lab, "web", 64 * MIB, 5 * GIB, 1);
+    lab->audit = 1;
+    lab_backup(lab, "web", "acme", "web", &res);
+    assert_int_equal(res.chunks_audited, 0); /* a full one */
+    lab_write(lab, "web", MIB, 5 * GIB, 2);
+    lab_backup(lab, "web", "acme", "web", &res);
+    assert_true(res.incremental);
+    assert_int_equal(res.chunks_read, 1);
+    assert_int_equal(res.chunks_audited, 2048); /* the last one is shorter */
+    assert_true(res.bytes_audited == 8 * GIB - 3 * MIB);
+    assert_true(res.bytes_read == 4 * MIB);
+    lab->audit = 1e-9;
+    lab_backup(lab, "web", "acme", "web", &res);
+    assert_int_equal(res.chunks_audited, 8);
+    lab_write(lab, "web", 56 * MIB, 5 * GIB, 3);
+    lab_backup(lab, "web", "acme", "web", &res);
+    assert_int_equal(res.chunks_audited, 2 + 4); /* there are no more with data */
+    lab->audit = 0.25;
+    lab_backup(lab, "web", "acme", "web", &res);
+    assert_in_range(res.chunks_audited, 350, 700); /* 512, or chance isn't fair */
+    lab_same_point(lab, res.point, "web");
+}
+
+static void test_wrong_diff(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result res;
+    struct cg_error err;
+
+    fake_space_add(lab->fake, "web", 64 * MIB);
+    lab_write(lab, "web", 8 * MIB, 4 * MIB, 1);
+    lab_backup(lab, "web", "acme", "web", &res);
+    lab->audit = 1;
+    for (unsigned i = 0; i < 2; i++) { /* a chunk of data, one of zeros */
+        lab_write(lab, "web", MIB, i ? 20 * MIB : 9 * MIB, 2);
+        fake_space_lie(lab->fake, true);
+        assert_int_equal(lab_try_backup(lab, "web", "acme", "web", &res, &err), -EBADMSG);
+        assert_non_null(strstr(err.message, i ? "chunk 5 (at 20971520)" : "chunk 2 (at 8388608)"));
+        assert_int_equal(lab_points(lab, "acme", "web"), 1 + i);
+        assert_int_equal(fake_space_snapshots(lab->fake, "web"), 1);
+        /* It stays distrusted until there is another point. */
+        fake_space_lie(lab->fake, false);
+        lab_reopen(lab);
+        fake_space_shrink(lab->fake, 0);
+        assert_int_equal(lab_try_backup(lab, "web", "acme", "web", &res, &err), -EIO);
+        fake_space_shrink(lab->fake, UINT64_MAX);
+        lab_backup(lab, "web", "acme", "web", &res);
+        assert_false(res.incremental);
+        assert_non_null(strstr(res.reason, "an audit found"));
+        lab_same_point(lab, res.point, "web");
+        assert_int_equal(lab_count(lab, "acme/damaged"), 0);
+    }
+    lab_write(lab, "web", MIB, 40 * MIB, 3);
+    lab_backup(lab, "web", "acme", "web", &res);
+    assert_true(res.incremental);
+    lab_same_point(lab, res.point, "web");
+    assert_int_equal(lab_verify(lab, "backups", NULL, 0), 0);
+}
+
 static void test_explicit_snapshot(void **state)
 {
     struct lab *lab = *state;
@@ -445,6 +511,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_same_chunks_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_grown_punched_renewed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_diff, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_audit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_diff, setup, teardown),
         cmocka_unit_test_setup_teardown(test_explicit_snapshot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open_image, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shrinking_source, setup, teardown),
