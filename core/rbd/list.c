@@ -9,6 +9,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
 #include "core/rbd/rbd.h"
+#include "core/rbd/users.h"
 
 /* Thread model: images are opened by a few threads at once, each into its own item. */
 
@@ -20,16 +21,17 @@ struct item {
     bool there; /* false: gone meanwhile */
     uint64_t size;
     time_t time;
-    bool clone;
-    int count;
-    rbd_snap_info_t *snaps;
+    bool clone, draft;
+    bool writers; /* somebody has it open for writing */
+    struct cg_rbd_snaps snaps;
     time_t *snap_times;
     struct cg_error why; /* it can't be opened: shown instead of what it is */
 };
 
 struct listing {
     struct cg_rbd *rbd;
-    struct cg_name place; /* of the images: the prefix without an image */
+    struct cg_name place; /* of the images: the prefix without an image, draft false */
+    bool drafts;          /* are told too */
     bool self;            /* the prefix is an image */
     size_t count;
     struct item *items;
@@ -38,9 +40,7 @@ struct listing {
 static void clear_item(struct item *it)
 {
     free(it->snap_times);
-    if (it->snaps)
-        rbd_snap_list_end(it->snaps);
-    free(it->snaps);
+    cg_rbd_snaps_clear(&it->snaps);
 }
 
 static void clear(struct listing *l)
@@ -52,30 +52,43 @@ static void clear(struct listing *l)
     free(l->items);
 }
 
-static int list_snapshots(rbd_image_t image, struct item *it)
+static int list_snapshots(rbd_image_t image, struct item *it, struct cg_error *err)
 {
-    int max = 16, n;
+    int r = cg_rbd_snaps_read(image, &it->snaps, err);
 
-    do {
-        free(it->snaps);
-        it->snaps = calloc((size_t)max, sizeof *it->snaps);
-        if (!it->snaps)
-            return -ENOMEM;
-        n = rbd_snap_list(image, it->snaps, &max);
-    } while (n == -ERANGE);
-    if (n < 0) {
-        free(it->snaps);
-        it->snaps = NULL;
-        return n;
-    }
-    it->count = n;
-    it->snap_times = calloc((size_t)n + 1, sizeof *it->snap_times);
-    for (int i = 0; it->snap_times && i < n; i++) {
+    if (r < 0)
+        return r;
+    it->snap_times = calloc((size_t)it->snaps.count + 1, sizeof *it->snap_times);
+    if (!it->snap_times)
+        return cg_error_set(err, ENOMEM, "list snapshots");
+    for (int i = 0; i < it->snaps.count; i++) {
         struct timespec t;
-        if (rbd_snap_get_timestamp(image, it->snaps[i].id, &t) == 0)
+        if (rbd_snap_get_timestamp(image, it->snaps.v[i].id, &t) == 0)
             it->snap_times[i] = t.tv_sec;
     }
-    return it->snap_times ? 0 : -ENOMEM;
+    return 0;
+}
+
+static int describe(struct item *it, rbd_image_t image, struct cg_error *err)
+{
+    char who[CG_RBD_USERS_TEXT];
+    rbd_image_info_t info;
+    struct timespec t;
+    uint64_t overlap;
+    size_t writers = 0;
+
+    int r = rbd_stat(image, &info, sizeof info);
+    if (r < 0)
+        return cg_rbd_failed(r, err, "look into the image");
+    r = it->draft ? cg_rbd_writers(image, &writers, who, err) : list_snapshots(image, it, err);
+    if (r < 0)
+        return r;
+    it->size = info.size;
+    it->writers = writers > 0;
+    it->clone = rbd_get_overlap(image, &overlap) == 0 && overlap > 0;
+    if (rbd_get_create_timestamp(image, &t) == 0)
+        it->time = t.tv_sec;
+    return 0;
 }
 
 static int look(void *opaque, uint64_t index, unsigned worker, struct cg_error *err)
@@ -84,54 +97,53 @@ static int look(void *opaque, uint64_t index, unsigned worker, struct cg_error *
     struct item *it = &l->items[index];
     struct cg_name name = l->place;
     struct cg_rbd_image *im;
-    rbd_image_info_t info;
-    struct timespec t;
-    uint64_t overlap;
 
     (void)worker, (void)err;
     strcpy(name.part[name.parts++], it->name);
+    name.draft = it->draft;
     int r = cg_rbd_open_once(l->rbd, &name, false, &im, &it->why);
     it->there = r != -ENOENT;
     if (r < 0)
         return 0;
-    rbd_image_t image = cg_rbd_image_handle(im);
-    r = rbd_stat(image, &info, sizeof info);
-    if (r == 0)
-        r = list_snapshots(image, it);
-    if (r == 0) {
-        it->size = info.size;
-        it->clone = rbd_get_overlap(image, &overlap) == 0 && overlap > 0;
-        if (rbd_get_create_timestamp(image, &t) == 0)
-            it->time = t.tv_sec;
+    if (describe(it, cg_rbd_image_handle(im), &it->why) == 0)
         it->why.message[0] = '\0';
-    } else {
-        cg_rbd_failed(r, &it->why, "look into the image");
-    }
     cg_rbd_image_close(im);
     return 0;
+}
+
+static const char *description(const struct item *it)
+{
+    if (it->why.message[0])
+        return it->why.message;
+    if (it->draft && it->writers)
+        return "unfinished: a client is filling it, or did half a minute ago";
+    if (it->draft)
+        return "unfinished: run its import or restore again, or delete it";
+    return it->clone ? "rbd image, a clone" : "rbd image";
 }
 
 static int tell(const struct listing *l, const struct item *it, cg_entry_fn *fn, void *opaque,
                 struct cg_error *err)
 {
-    struct cg_entry head = {
-        .name = it->name, .self = l->self, .size = it->size, .time = it->time
-    };
+    struct cg_entry head = { .name = it->name,
+                             .self = l->self,
+                             .size = it->size,
+                             .time = it->time,
+                             .draft = it->draft,
+                             .description = description(it) };
 
     if (!it->there)
         return 0;
-    head.description = it->clone ? "rbd image, a clone" : "rbd image";
-    if (it->why.message[0])
-        head.description = it->why.message;
     int r = fn(opaque, &head, err);
-    for (int i = 0; r == 0 && i < it->count; i++) {
+    for (int i = 0; r == 0 && i < it->snaps.count; i++) {
+        const rbd_snap_info_t *s = &it->snaps.v[i];
         char text[2 * CG_PART_MAX + 2];
-        if (!cg_name_part_valid(it->snaps[i].name))
+        if (!cg_name_part_valid(s->name))
             continue;
-        snprintf(text, sizeof text, "%s@%s", it->name, it->snaps[i].name);
+        snprintf(text, sizeof text, "%s@%s", it->name, s->name);
         struct cg_entry e = { .name = text,
                               .self = l->self,
-                              .size = it->snaps[i].size,
+                              .size = s->size,
                               .time = it->snap_times[i],
                               .description = "rbd snapshot" };
         r = fn(opaque, &e, err);
@@ -147,10 +159,16 @@ static int take(struct listing *l, const rbd_image_spec_t *specs, size_t count,
     if (!l->items)
         return cg_error_set(err, ENOMEM, "list a pool");
     for (size_t i = 0; i < count; i++) {
-        if (!cg_name_part_valid(specs[i].name))
+        struct item *it = &l->items[l->count];
+        const char *name = specs[i].name;
+        it->draft = l->drafts && strncmp(name, CG_RBD_DRAFT, strlen(CG_RBD_DRAFT)) == 0;
+        if (it->draft)
+            name += strlen(CG_RBD_DRAFT);
+        if (!cg_name_part_valid(name))
             continue;
-        l->items[l->count].name = strdup(specs[i].name);
-        if (!l->items[l->count++].name)
+        it->name = strdup(name);
+        l->count++;
+        if (!it->name)
             return cg_error_set(err, ENOMEM, "list a pool");
     }
     return 0;
@@ -234,7 +252,12 @@ static int list_one(struct cg_rbd *rbd, const struct cg_name *name, cg_entry_fn 
 
     l.place.parts--;
     l.place.snapshot[0] = '\0';
+    l.place.draft = false;
     look(&l, 0, 0, err);
+    if (!it.there && name->draft) {
+        it.draft = true;
+        look(&l, 0, 0, err);
+    }
     int r =
         it.there ? tell(&l, &it, fn, opaque, err) : cg_error_say(err, ENOENT, "%s", it.why.message);
     clear_item(&it);
@@ -245,9 +268,10 @@ static int list_pool(struct cg_rbd *rbd, const struct cg_name *prefix, cg_entry_
                      void *opaque, struct cg_error *err)
 {
     const char *namespace = prefix->parts == 2 ? prefix->part[1] : "";
-    struct listing l = { .rbd = rbd, .place = *prefix };
+    struct listing l = { .rbd = rbd, .place = *prefix, .drafts = prefix->draft };
     rados_ioctx_t io;
 
+    l.place.draft = false;
     int r = cg_rbd_cluster_pool(rbd->cluster, CG_RBD_LOOK, prefix->part[0], namespace, &io, err);
     if (r == 0 && prefix->parts == 1)
         r = list_namespaces(&l, io, fn, opaque, err);

@@ -15,7 +15,8 @@ core_rbd_cowgate_rbd_la_SOURCES = \
 	core/rbd/opens.c \
 	core/rbd/rbd.h \
 	core/rbd/rbd_image.c core/rbd/rbd_image.h \
-	core/rbd/rbd_space.c
+	core/rbd/rbd_space.c \
+	core/rbd/users.c core/rbd/users.h
 core_rbd_cowgate_rbd_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared
 # The module has its own copy of the lowest rooms: images and spaces are opaque to each other.
 core_rbd_cowgate_rbd_la_LIBADD = core/libcowgate-base.la $(RBD_LIBS)
