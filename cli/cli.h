@@ -86,6 +86,9 @@ void cli_catch_interrupts(void);
 const struct cg_progress *cli_progress_begin(struct cli *cli, const char *what);
 void cli_progress_end(void);
 
+/* Copies a name, path or URI into a new volume (copy.c); the progress is to be ended. */
+int cli_import_image(struct cli *cli, const char *source, const char *volume);
+
 /* The commands, by file. */
 cli_fn cli_init, cli_create, cli_clone, cli_snapshot, cli_rollback, cli_resize, cli_rename,
     cli_delete, cli_flatten;                /* volumes.c */

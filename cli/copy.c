@@ -14,7 +14,7 @@
 #include "core/base/size.h"
 #include "core/jobs/copy.h"
 
-static int import_image(struct cli *cli, const char *source, const char *volume)
+int cli_import_image(struct cli *cli, const char *source, const char *volume)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     struct cli_target target;
@@ -98,7 +98,7 @@ int cli_import(struct cli *cli, int argc, char **argv)
     } else {
         if (size)
             return cli_misused("import", "--size is only for standard input");
-        r = import_image(cli, source, volume);
+        r = cli_import_image(cli, source, volume);
     }
     return r < 0 ? cli_failed(cli) : CLI_OK;
 }

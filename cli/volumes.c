@@ -50,14 +50,39 @@ int cli_create(struct cli *cli, int argc, char **argv)
     return CLI_OK;
 }
 
+/* A clone that stands on too many others is flattened, or goes. */
+static int flatten_deep(struct cli *cli, struct cg_space *space, const struct cg_name *name,
+                        const char *text)
+{
+    if (!cli->quiet)
+        fprintf(stderr, "flattened: %s would stand on more than %d images\n", text, CG_DEPTH_MAX);
+    const struct cg_progress *p = cli_progress_begin(cli, "flatten");
+    int r = cg_space_flatten(space, name, p->report, p->opaque, &cli->err);
+    cli_progress_end();
+    if (r < 0)
+        cg_space_remove(space, name, 0, NULL);
+    return r;
+}
+
+/* Where no clone can be laid over parent, for which cli->err has the reason, a copy is made, which
+ * takes its time. */
+static int copy_instead(struct cli *cli, const char *parent, const char *text)
+{
+    if (!cli->quiet)
+        fprintf(stderr, "copied: %s\n", cli->err.message);
+    int r = cli_import_image(cli, parent, text);
+    cli_progress_end();
+    return r;
+}
+
 int cli_clone(struct cli *cli, int argc, char **argv)
 {
+    CG_CLEANUP(cg_free) char *full = NULL;
     struct cg_space *space;
     struct cg_name name;
 
     CLI_ARGS(NULL, NULL, NULL, 2, 2);
-    const char *parent = argv[optind];
-    CG_CLEANUP(cg_free) char *full = NULL;
+    const char *parent = argv[optind], *text = argv[optind + 1];
     if (strcmp(parent, "-") == 0)
         return cli_misused("clone", "standard input can't be cloned; import it");
     if (cg_arg_kind(parent) == CG_ARG_PATH) {
@@ -68,10 +93,19 @@ int cli_clone(struct cli *cli, int argc, char **argv)
         }
         parent = full;
     }
-    if (cli_whole_name(cli, argv[optind + 1], &name, &space) < 0 ||
-        cg_space_clone(space, parent, &name, &cli->err) < 0)
+    int r = cli_whole_name(cli, text, &name, &space);
+    if (r == 0)
+        r = cg_space_clone(space, parent, &name, &cli->err);
+    bool copied = r == -EXDEV, flattened = r > 0;
+    if (copied)
+        r = copy_instead(cli, parent, text);
+    else if (flattened)
+        r = flatten_deep(cli, space, &name, text);
+    if (r < 0)
         return cli_failed(cli);
-    return CLI_OK;
+    return cli->json ? cli_print_json(cli, json_pack("{s:s,s:b,s:b}", "name", text, "copied",
+                                                     copied, "flattened", flattened))
+                     : CLI_OK;
 }
 
 int cli_snapshot(struct cli *cli, int argc, char **argv)
@@ -92,7 +126,10 @@ int cli_snapshot(struct cli *cli, int argc, char **argv)
         if (!names[i].snapshot[0])
             return cli_misused("snapshot", "%s names no snapshot: write %s@NAME", text, text);
         if (first && space != first)
-            return cli_misused("snapshot", "the volumes are in different spaces");
+            return cli_misused("snapshot",
+                               "%s and %s are in different spaces, which have no moment in common: "
+                               "snapshot them one by one",
+                               argv[optind], text);
         first = space;
     }
     if (cg_space_snapshot(space, names, count, &cli->err) < 0)
@@ -171,7 +208,7 @@ int cli_delete(struct cli *cli, int argc, char **argv)
     if (cli_whole_name(cli, argv[optind], &name, &space) < 0)
         return cli_failed(cli);
     int r = cg_space_remove(space, &name, snapshots ? CG_REMOVE_SNAPSHOTS : 0, &cli->err);
-    if (r == -ENOENT && name.space == CG_NAME_VOLUMES && !name.snapshot[0])
+    if (r == -ENOENT && name.space != CG_NAME_BACKUPS && !name.snapshot[0])
         r = remove_draft(space, &name, &cli->err);
     if (r == -ENOTEMPTY)
         r = cg_error_say(&cli->err, ENOTEMPTY,

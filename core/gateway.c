@@ -102,7 +102,7 @@ static int any_space(struct cg_gateway *g, const struct cg_name *name, struct cg
             *ret = g->backups;
         return r;
     }
-    if (name->space == CG_NAME_RBD && (!g->serving || cg_gateway_has(g, CG_NAME_RBD))) {
+    if (name->space == CG_NAME_RBD) {
         CG_LOCK(&g->lock);
         int r = open_rbd_locked(g, err);
         if (r == 0)
@@ -116,6 +116,9 @@ static int any_space(struct cg_gateway *g, const struct cg_name *name, struct cg
 int cg_gateway_space(struct cg_gateway *g, const struct cg_name *name, struct cg_space **ret_space,
                      struct cg_error *err)
 {
+    if (g->serving && !cg_gateway_has(g, name->space))
+        return cg_error_say(err, ENOENT, "%s/: this root's configuration has no such space",
+                            cg_name_space_text(name->space));
     int r = any_space(g, name, ret_space, err);
     if (r == 0 && g->project && name->parts > 0 &&
         !cg_space_in_project(*ret_space, name, g->project)) {
@@ -216,6 +219,8 @@ static int parent_resolve(void *opaque, const char *text, char ret_ref[static CG
         r = cg_gateway_space(g, &name, &space, err);
     if (r == 0)
         r = cg_space_resolve(space, &name, err);
+    if (r == 0)
+        r = cg_space_freeze(space, &name, err);
     if (r < 0)
         return r;
     cg_name_text(&name, false, ret_ref);

@@ -158,6 +158,11 @@ int cg_space_diff(struct cg_space *space, const struct cg_name *from, const stru
     return space->ops->diff(space->self, from, to, fn, opaque, err);
 }
 
+int cg_space_freeze(struct cg_space *space, struct cg_name *name, struct cg_error *err)
+{
+    return space->ops->freeze ? space->ops->freeze(space->self, name, err) : 0;
+}
+
 int cg_space_hold(struct cg_space *space, const struct cg_name *name, const char *uuid,
                   struct cg_error *err)
 {

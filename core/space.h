@@ -43,6 +43,8 @@ struct cg_entry {
     const char *description; /* for people: "snapshot", "point, 3.2 GiB"; may be NULL */
 };
 
+#define CG_DEPTH_MAX 16
+
 /* Returning non-zero ends the listing with that result. */
 typedef int cg_entry_fn(void *opaque, const struct cg_entry *entry, struct cg_error *err);
 
@@ -87,7 +89,9 @@ struct cg_space_ops {
                   struct cg_error *err);
     /* Snapshots, all of one consistent moment. */
     int (*snapshot)(void *self, const struct cg_name *names, size_t count, struct cg_error *err);
-    /* name becomes a CoW clone of parent, which is a name, an absolute path or a URI. */
+    /* name becomes a CoW clone of parent, which is a name, an absolute path or a URI.  -EXDEV: this
+     * space can't lay one over that: copy it instead.  1: it is done, but stands on more than
+     * CG_DEPTH_MAX others: flatten it. */
     int (*clone)(void *self, const char *parent, const struct cg_name *name, struct cg_error *err);
     int (*rollback)(void *self, const struct cg_name *snapshot, struct cg_error *err);
     /* Lets go of the parent.  progress may be NULL; a non-zero return of it cancels. */
@@ -104,6 +108,9 @@ struct cg_space_ops {
      * are those in to.  -ENOTSUP if the two aren't related: compare them instead. */
     int (*diff)(void *self, const struct cg_name *from, const struct cg_name *to, cg_extent_fn *fn,
                 void *opaque, struct cg_error *err);
+    /* Makes name stand for what it is now where it stands for what changes: for a snapshot that is
+     * made for a clone to stand on, and goes when that is released.  NULL: names are left alone. */
+    int (*freeze)(void *self, struct cg_name *name, struct cg_error *err);
     /* Keeps an image from changing or going until it's released by the same uuid; durable when it
      * returns; again for the same uuid is fine, and so is a release of what isn't held. */
     int (*hold)(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
@@ -115,7 +122,8 @@ struct cg_space_ops {
  * name, an absolute path or a URI. */
 struct cg_parents {
     void *opaque;
-    /* A canonical ref (latest resolved) for text, and what identifies its content ("" if nothing
+    /* A canonical ref (latest resolved, what changes frozen) for text, which is released if it
+     * comes to nothing, also if it was never held; and what identifies its content ("" if nothing
      * can): for a file its device-independent inode, size and mtime. */
     int (*resolve)(void *opaque, const char *text, char ret_ref[static CG_NAME_MAX],
                    char ret_identity[static CG_NAME_MAX], struct cg_error *err);
@@ -164,6 +172,7 @@ int cg_space_remove(struct cg_space *space, const struct cg_name *name, unsigned
                     struct cg_error *err);
 int cg_space_diff(struct cg_space *space, const struct cg_name *from, const struct cg_name *to,
                   cg_extent_fn *fn, void *opaque, struct cg_error *err);
+int cg_space_freeze(struct cg_space *space, struct cg_name *name, struct cg_error *err);
 int cg_space_hold(struct cg_space *space, const struct cg_name *name, const char *uuid,
                   struct cg_error *err);
 int cg_space_release(struct cg_space *space, const struct cg_name *name, const char *uuid,

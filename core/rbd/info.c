@@ -9,11 +9,6 @@
 #include "core/base/cleanup.h"
 #include "core/rbd/rbd.h"
 
-static void close_image(struct cg_rbd_image **im)
-{
-    cg_rbd_image_close(*im);
-}
-
 static void identify_parent(rbd_image_t image, char ret[static CG_ID_MAX + 1])
 {
     rbd_linked_image_spec_t parent;
@@ -32,7 +27,7 @@ int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *
                     struct cg_error *err)
 {
     struct cg_rbd *rbd = self;
-    CG_CLEANUP(close_image) struct cg_rbd_image *im = NULL;
+    CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
     struct cg_identity id = { .snapshot = "" };
     char fsid[CG_RBD_FSID + 1], image_id[32];
     struct cg_rbd_place p;
@@ -93,7 +88,7 @@ static json_t *parent_json(rbd_image_t image)
 int cg_rbd_info(void *self, const struct cg_name *name, json_t **ret_info, struct cg_error *err)
 {
     struct cg_rbd *rbd = self;
-    CG_CLEANUP(close_image) struct cg_rbd_image *im = NULL;
+    CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
     struct cg_identity id;
     rbd_image_info_t stat;
     uint64_t features = 0, flags = 0, snap;

@@ -4,18 +4,23 @@ core_rbd_cowgate_rbd_la_SOURCES = \
 	core/module.h \
 	core/rbd/call.c core/rbd/call.h \
 	core/rbd/change.c \
+	core/rbd/clone.c \
 	core/rbd/cluster.c core/rbd/cluster.h \
 	core/rbd/diff.c \
 	core/rbd/settings.c core/rbd/settings.h \
 	core/rbd/extents.c \
+	core/rbd/hold.c \
 	core/rbd/info.c \
 	core/rbd/limit.c core/rbd/limit.h \
 	core/rbd/list.c \
 	core/rbd/lock.c \
+	core/rbd/marks.c core/rbd/marks.h \
 	core/rbd/opens.c \
 	core/rbd/rbd.h \
 	core/rbd/rbd_image.c core/rbd/rbd_image.h \
 	core/rbd/rbd_space.c \
+	core/rbd/remove.c \
+	core/rbd/snapshot.c \
 	core/rbd/users.c core/rbd/users.h
 core_rbd_cowgate_rbd_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared
 # The module has its own copy of the lowest rooms: images and spaces are opaque to each other.

@@ -26,6 +26,11 @@ struct cg_rbd_place {
 /* Drafts have a name that isn't one of ours. */
 #define CG_RBD_DRAFT ".cowgate-draft."
 
+/* Snapshots that were made for a clone of a head begin with this. */
+#define CG_RBD_AUTO "cowgate-clone-"
+
+#define CG_RBD_SNAP_MAX 512 /* bytes of a snapshot's name, which need not be one of ours */
+
 /* -EACCES if the configuration doesn't give the pool's namespace (NULL: any of it) to this root. */
 int cg_rbd_allowed(struct cg_rbd *rbd, const char *pool, const char *namespace,
                    struct cg_error *err);
@@ -39,6 +44,10 @@ int cg_rbd_place(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_p
 int cg_rbd_place_to_look(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
                          struct cg_error *err);
 
+/* As cg_rbd_place for what can only be done to an image, not a snapshot: what says what that is. */
+int cg_rbd_place_head(struct cg_rbd *rbd, const struct cg_name *name, const char *what,
+                      struct cg_rbd_place *ret, struct cg_error *err);
+
 /* Opens what name says, not shared with others: for operations on it.  The caller closes it. */
 int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
                      struct cg_rbd_image **ret_image, struct cg_error *err);
@@ -46,6 +55,30 @@ int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
 /* opens.c: images open in this process, shared by all who open the same name in the same way. */
 struct cg_rbd_opens *cg_rbd_opens_new(void);
 void cg_rbd_opens_free(struct cg_rbd_opens *opens);
+
+/* hold.c: image is open for writing. */
+
+/* Protects a snapshot, and marks that cowgate did unless it was protected before. */
+int cg_rbd_protect(rbd_image_t image, const char *snapshot, struct cg_error *err);
+
+/* Takes cowgate's protection of a snapshot away, and the whole snapshot if it was made for a clone,
+ * unless somebody needs it: 1 then. */
+int cg_rbd_tidy(rbd_image_t image, uint64_t id, struct cg_error *err);
+
+/* clone.c: what a clone stands on. */
+struct cg_rbd_parent {
+    bool there; /* false: it stands on nothing */
+    rados_ioctx_t io;
+    char id[64]; /* of the image */
+    uint64_t snapshot;
+};
+
+int cg_rbd_parent(struct cg_rbd *rbd, rbd_image_t image, enum cg_rbd_purpose purpose,
+                  struct cg_rbd_parent *ret, struct cg_error *err);
+
+/* A clone went or is flat: tidies, by a connection for changing, the snapshot that it stood on, as
+ * far as possible. */
+void cg_rbd_parent_left(const struct cg_rbd_parent *parent);
 
 /* Operations of the space, as struct cg_space_ops has them; self is a struct cg_rbd. */
 int cg_rbd_open(void *self, const struct cg_name *name, unsigned flags, struct cg_image **ret_image,
@@ -60,6 +93,14 @@ int cg_rbd_create(void *self, const struct cg_name *name, uint64_t size, uint64_
 int cg_rbd_snapshot(void *self, const struct cg_name *names, size_t count, struct cg_error *err);
 int cg_rbd_diff(void *self, const struct cg_name *from, const struct cg_name *to, cg_extent_fn *fn,
                 void *opaque, struct cg_error *err);
+int cg_rbd_clone(void *self, const char *parent, const struct cg_name *name, struct cg_error *err);
+int cg_rbd_rollback(void *self, const struct cg_name *snapshot, struct cg_error *err);
+int cg_rbd_flatten(void *self, const struct cg_name *name,
+                   int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                   struct cg_error *err);
+int cg_rbd_freeze(void *self, struct cg_name *name, struct cg_error *err);
+int cg_rbd_hold(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
+int cg_rbd_release(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
 int cg_rbd_resize(void *self, const struct cg_name *name, uint64_t size, struct cg_error *err);
 int cg_rbd_rename(void *self, const struct cg_name *from, const struct cg_name *to,
                   struct cg_error *err);

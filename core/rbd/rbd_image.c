@@ -270,6 +270,11 @@ bool cg_rbd_image_limited(struct cg_rbd_image *im, struct cg_rbd_doing *doing, i
     return true;
 }
 
+void cg_rbd_image_cleanup(struct cg_rbd_image **im)
+{
+    cg_rbd_image_close(*im);
+}
+
 rbd_image_t cg_rbd_image_handle(struct cg_rbd_image *im)
 {
     return im->image;

@@ -20,6 +20,7 @@ int cg_rbd_image_open(struct cg_rbd_cluster *cluster, const struct cg_rbd_config
 /* Nothing is in flight but what timed out.  If the cluster is away, librbd is left with the image,
  * and the cluster pinned.  NULL is fine. */
 void cg_rbd_image_close(struct cg_rbd_image *image);
+void cg_rbd_image_cleanup(struct cg_rbd_image **image); /* for CG_CLEANUP */
 
 /* librbd's own handle.  What it does synchronously ends in the time limit if the image was opened
  * to look; if it was opened to write, it waits for the cluster: see cg_rbd_image_limited. */

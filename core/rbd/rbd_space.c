@@ -56,6 +56,17 @@ int cg_rbd_place_to_look(struct cg_rbd *rbd, const struct cg_name *name, struct 
     return place(rbd, name, CG_RBD_LOOK, ret, err);
 }
 
+int cg_rbd_place_head(struct cg_rbd *rbd, const struct cg_name *name, const char *what,
+                      struct cg_rbd_place *ret, struct cg_error *err)
+{
+    char text[CG_NAME_MAX];
+
+    if (name->snapshot[0])
+        return cg_error_say(err, EINVAL, "%s %s: it is a snapshot, not an image", what,
+                            cg_name_text(name, true, text));
+    return cg_rbd_place(rbd, name, ret, err);
+}
+
 int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
                      struct cg_rbd_image **ret_image, struct cg_error *err)
 {
@@ -107,10 +118,16 @@ static const struct cg_space_ops rbd_ops = {
     .info = cg_rbd_info,
     .create = cg_rbd_create,
     .snapshot = cg_rbd_snapshot,
+    .clone = cg_rbd_clone,
+    .rollback = cg_rbd_rollback,
+    .flatten = cg_rbd_flatten,
     .resize = cg_rbd_resize,
     .rename = cg_rbd_rename,
     .remove = cg_rbd_remove,
     .diff = cg_rbd_diff,
+    .freeze = cg_rbd_freeze,
+    .hold = cg_rbd_hold,
+    .release = cg_rbd_release,
     .close = rbd_space_close,
 };
 

@@ -303,6 +303,8 @@ static int clone_other(struct cg_volumes *space, const char *parent, const struc
         if (r < 0)
             cg_pool_dir_discard(space, m.path, NULL);
     }
+    if (r < 0 && *m.json.parent)
+        space->parents.release(space->parents.opaque, m.json.parent, m.json.uuid, NULL);
     making_clear(&m);
     return r;
 }

@@ -1,9 +1,12 @@
-if WITH_RBD
-rbd_tests = \
-	tests/integration/rbd-backup.sh \
+rbd_scripts = \
 	tests/integration/rbd-backup-full.sh \
+	tests/integration/rbd-backup.sh \
+	tests/integration/rbd-chain.sh \
+	tests/integration/rbd-changes.sh \
+	tests/integration/rbd-clones.sh \
+	tests/integration/rbd-copies.sh \
 	tests/integration/rbd-main.sh
-TESTS += $(rbd_tests)
+if WITH_RBD
+TESTS += $(rbd_scripts)
 endif
-EXTRA_DIST += tests/integration/rbd-main.sh tests/integration/rbd-backup-full.sh tests/integration/rbd-backup.sh \
-	tests/integration/ceph-functions.sh tests/integration/rbd-write.py
+EXTRA_DIST += $(rbd_scripts) tests/integration/ceph-functions.sh tests/integration/rbd-write.py

@@ -1,0 +1,50 @@
+/* Marks: what cowgate notes about an image's snapshots in the image's own metadata, so that every
+ * host sees it:
+ *
+ *     cowgate.IMAGE.SNAPSHOT.hold.UUID = HOST   a volume (its uuid), made on that host, stands on
+ * it cowgate.IMAGE.SNAPSHOT.protected          cowgate protected it, and will unprotect it
+ *
+ * IMAGE and SNAPSHOT are ids: Ceph copies metadata into clones and copies, where they say nothing.
+ */
+#ifndef CG_RBD_MARKS_H
+#define CG_RBD_MARKS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <rbd/librbd.h>
+
+#include "core/base/bytes.h"
+#include "core/base/error.h"
+
+struct cg_rbd_mark {
+    uint64_t snapshot;
+    char uuid[CG_UUID_LEN + 1]; /* of who holds it; "" if the mark says that cowgate protected it */
+    char host[65];
+};
+
+struct cg_rbd_marks {
+    size_t count;
+    struct cg_rbd_mark *v;
+};
+
+/* Reads the marks of an image's snapshots.  The caller clears them. */
+int cg_rbd_marks_read(rbd_image_t image, struct cg_rbd_marks *ret, struct cg_error *err);
+void cg_rbd_marks_clear(struct cg_rbd_marks *marks); /* for CG_CLEANUP too */
+
+/* Who holds the snapshot, or any (0); NULL: nobody. */
+const struct cg_rbd_mark *cg_rbd_marks_holder(const struct cg_rbd_marks *marks, uint64_t snapshot);
+
+/* True if cowgate protected the snapshot. */
+bool cg_rbd_marks_protected(const struct cg_rbd_marks *marks, uint64_t snapshot);
+
+/* Sets or removes a mark, durably; uuid NULL: that of the protection.  Again is fine. */
+int cg_rbd_mark_set(rbd_image_t image, uint64_t snapshot, const char *uuid, struct cg_error *err);
+int cg_rbd_mark_remove(rbd_image_t image, uint64_t snapshot, const char *uuid,
+                       struct cg_error *err);
+
+/* Removes the marks of the image that another was cloned from. */
+void cg_rbd_marks_disown(rbd_image_t clone);
+
+#endif

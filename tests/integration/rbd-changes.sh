@@ -1,0 +1,102 @@
+#!/bin/bash
+# What changes an image: snapshots, rollback, resize, rename, delete.
+. "$abs_srcdir/tests/functions.sh"
+. "$abs_srcdir/tests/integration/ceph-functions.sh"
+start_ceph
+
+snaps() { rbd snap ls "$1" --format json | jq -r '[.[].name] | join(" ")'; }
+size() { rbd info "$1" --format json | jq .size; }
+
+# hold IMAGE: a client that writes it and keeps its lock, until let_go.
+hold() {
+    mkfifo held
+    /usr/bin/python3 -c '
+import rados, rbd, sys
+c = rados.Rados(conffile="")
+c.connect()
+image = rbd.Image(c.open_ioctx("rbd"), sys.argv[1])
+image.lock_acquire(rbd.RBD_LOCK_MODE_EXCLUSIVE)
+image.write(b"x" * 512, 0)
+open("holding", "w")
+sys.stdin.read()
+image.close()' "$1" <held 2>hold.log &
+    holder=$!
+    cleanup_fn stop $holder
+    exec 5>held
+    wait_for 30 test -e holding
+}
+let_go() {
+    exec 5>&-
+    wait $holder
+    rm held holding
+}
+
+cowgate init
+for i in a b; do cowgate create rbd/rbd/$i --size 64M; done
+cowgate create volumes/acme/v --size 1M
+
+# Snapshots, also of an image that another client writes.
+for s in s1 s2; do
+    for i in a b; do cowgate snapshot rbd/rbd/$i@$s; done
+done
+hold a
+cowgate snapshot rbd/rbd/a@one
+must_fail 1 'rbd/rbd/b@s1 exists already' cowgate snapshot rbd/rbd/b@s1
+must_fail 1 'there is no rbd/rbd/none' cowgate snapshot rbd/rbd/none@s1
+must_fail 2 'different spaces' cowgate snapshot rbd/rbd/a@all volumes/acme/v@all
+must_fail 2 'names no snapshot' cowgate snapshot rbd/rbd/a
+rbd create --size 1M --image-feature layering old
+cowgate snapshot rbd/rbd/old@alone
+[ "$(snaps old)" = alone ] && [ "$(snaps a)" = 's1 s2 one' ] || fail "$(snaps a)"
+
+# While somebody writes.
+must_fail 1 'roll back to rbd/rbd/a@s1: .* open elsewhere for writing' cowgate rollback rbd/rbd/a@s1
+must_fail 1 'rbd/rbd/a is open elsewhere for writing, by the client at 127.0.0.1:' cowgate delete --snapshots rbd/rbd/a
+[ "$(snaps a)" = 's1 s2 one' ] || fail "snapshots of what stays are gone: $(snaps a)"
+cowgate resize rbd/rbd/a 96M
+[ "$(size a)" = 100663296 ] || fail "$(size a)"
+let_go
+
+# Rollback: content and size are the snapshot's again, the others stay.
+rbd export --no-progress a@s2 want.raw
+cowgate rollback rbd/rbd/a@s2
+rm -f out.raw
+rbd export --no-progress a out.raw
+same want.raw out.raw
+[ "$(snaps a)" = 's1 s2 one' ] || fail "$(snaps a)"
+must_fail 1 'there is no rbd/rbd/a@none' cowgate rollback rbd/rbd/a@none
+must_fail 2 'names no snapshot' cowgate rollback rbd/rbd/a
+
+# Resize grows.
+must_fail 1 'can only grow' cowgate resize rbd/rbd/a 1M
+must_fail 1 'it is a snapshot' cowgate resize rbd/rbd/a@s1 128M
+cowgate resize rbd/rbd/a 128M
+[ "$(size a)" = 134217728 ] || fail "$(size a)"
+
+# Rename: within a pool and namespace.
+ceph osd pool create other 8
+rbd pool init other
+rbd namespace create rbd/ns
+must_fail 1 'rbd/rbd/b exists already' cowgate rename rbd/rbd/a rbd/rbd/b
+must_fail 1 'there is no rbd/rbd/none' cowgate rename rbd/rbd/none rbd/rbd/x
+must_fail 1 'different pools or namespaces' cowgate rename rbd/rbd/a rbd/other/a
+must_fail 1 'different pools or namespaces' cowgate rename rbd/rbd/a rbd/rbd/ns/a
+must_fail 1 'it is a snapshot' cowgate rename rbd/rbd/a@s1 rbd/rbd/a@s9
+must_fail 1 'it is a snapshot' cowgate rename rbd/rbd/a rbd/rbd/x@s9
+must_fail 2 'different spaces' cowgate rename rbd/rbd/a volumes/acme/a
+cowgate rename rbd/rbd/a rbd/rbd/moved
+[ "$(snaps moved)" = 's1 s2 one' ] || fail "$(snaps moved)"
+
+# Delete.
+must_fail 1 'it is a snapshot' cowgate create rbd/rbd/x@s --size 1M
+must_fail 1 'rbd/rbd/b exists already' cowgate create rbd/rbd/b --size 1M
+cowgate delete rbd/rbd/moved@one
+must_fail 1 'there is no rbd/rbd/moved@one' cowgate delete rbd/rbd/moved@one
+must_fail 1 'moved has snapshots: delete them first, or all at once with --snapshots' cowgate delete rbd/rbd/moved
+cowgate delete --snapshots rbd/rbd/moved
+must_fail 1 'there is no rbd/rbd/moved' cowgate delete rbd/rbd/moved
+cowgate snapshot rbd/rbd/old@cowgate-20261122T000000Z
+must_fail 1 'has snapshots' cowgate delete rbd/rbd/old
+cowgate delete rbd/rbd/old@alone
+cowgate delete rbd/rbd/old # those that backups made don't keep it
+[ "$(rbd ls)" = b ] || fail "$(rbd ls)"
