@@ -15,6 +15,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/volumes/change.h"
+#include "core/volumes/flatten.h"
 #include "core/volumes/map.h"
 #include "core/volumes/volume.h"
 #include "core/volumes/work_map.h"
@@ -107,7 +108,7 @@ static int follow(struct cg_volume *v, struct cg_layer *top, bool left, struct c
  * now. */
 static int refresh_chain(struct cg_volume *v, bool left, struct cg_error *err)
 {
-    struct cg_image *parent = cg_chain_parent(v->head);
+    struct cg_parent *parent = cg_chain_parent(v->head);
     struct cg_layers *head = &v->json.head;
     struct cg_layer **open = NULL;
     struct cg_layers mine;
@@ -270,7 +271,10 @@ static int begin_locked(struct cg_volume *v, struct cg_error *err)
     remove_unnamed(v);
     forget_sealed(v);
     cg_work_map_clean(v->run);
-    return v->brief ? begin_brief(v, left, err) : begin_writing(v, left, err);
+    r = v->brief ? begin_brief(v, left, err) : begin_writing(v, left, err);
+    if (r == 0)
+        cg_flatten_finish_locked(v, NULL); /* if it can't be now, then later */
+    return r;
 }
 
 /* *ret_control: to be stopped after a failure, without the lock. */

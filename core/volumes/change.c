@@ -399,6 +399,7 @@ static int perform(struct cg_volume *v, const struct cg_change *change,
     CG_LOCK(&v->change);
     if (v->lock_fd < 0)
         return cg_error_set(err, EAGAIN, "%s", v->label);
+    cg_flatten_finish_locked(v, NULL);
     if (atomic_load(&v->failed) < 0)
         return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
     int r = repeated(v, change, ret_sealed, err);

@@ -120,7 +120,7 @@ int cg_make_empty(struct cg_volumes *space, const struct cg_name *name, uint64_t
     if (r == 0 && name->draft)
         r = reuse_draft(space, name, size, original_size, err);
     if (r == 0) {
-        cg_pool_dir_clean(space, name->part[0]);
+        cg_pool_dir_clean(space);
         r = make_empty(space, name, size, original_size, err);
     }
     return r < 0 ? cg_error_prefix(err, r, "create %s", cg_name_text(name, true, text)) : 0;
@@ -334,7 +334,7 @@ int cg_make_clone(struct cg_volumes *space, const char *parent, const struct cg_
     int r = cg_pool_dir_check_free(space, name, err);
 
     if (r == 0) {
-        cg_pool_dir_clean(space, name->part[0]);
+        cg_pool_dir_clean(space);
         r = clone_any(space, parent, name, err);
     }
     return r < 0 ? cg_error_prefix(err, r, "clone %s to %s", parent, cg_name_text(name, true, text))

@@ -17,8 +17,8 @@ int cg_pool_dir_make(struct cg_volumes *space, const char *project,
 int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct cg_name *name,
                         struct cg_error *err);
 
-/* Takes the volume's name away and deletes it.  -EBUSY: in use; the message names by whom where
- * that can be told.  -ENOENT. */
+/* Takes the volume's name away and deletes it.  -EBUSY: in
+ * use; the message names by whom where that can be told.  -ENOENT. */
 int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, struct cg_error *err);
 
 /* Deletes a directory that has no name (any more), releasing what its parent is held by. */
@@ -28,7 +28,7 @@ int cg_pool_dir_discard(struct cg_volumes *space, const char *path, struct cg_er
 int cg_pool_dir_check_free(struct cg_volumes *space, const struct cg_name *name,
                            struct cg_error *err);
 
-/* Removes what interrupted commands left in the project's directory; what can't be is left. */
-void cg_pool_dir_clean(struct cg_volumes *space, const char *project);
+/* Removes what interrupted commands left, and releases what that held; what can't be is left. */
+void cg_pool_dir_clean(struct cg_volumes *space);
 
 #endif

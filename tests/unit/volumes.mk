@@ -25,4 +25,5 @@ tests_unit_test_volumes_faults_SOURCES = tests/unit/test-volumes-faults.c $(volu
 tests_unit_test_volumes_faults_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_faults_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate,--wrap=unlink,--wrap=pwrite,--wrap=linkat \
-	-Wl,--wrap=ftruncate,--wrap=pthread_rwlock_rdlock
+	-Wl,--wrap=ftruncate,--wrap=pthread_rwlock_rdlock,--wrap=renameat,--wrap=renameat2 \
+	-Wl,--wrap=unlinkat
