@@ -34,6 +34,17 @@ int cg_parent_lock(int dirfd, int *ret_fd, struct cg_error *err)
     return 0;
 }
 
+static int check_size(struct cg_image *image, const struct cg_volume_json *json,
+                      struct cg_error *err)
+{
+    uint64_t size = cg_image_size(image);
+
+    if (size == json->parent_size)
+        return 0;
+    return cg_error_say(err, ESTALE, "it has %llu bytes, and had %llu when it was cloned",
+                        (unsigned long long)size, (unsigned long long)json->parent_size);
+}
+
 int cg_parent_open(struct cg_volumes *space, const struct cg_volume_json *json, int lock_fd,
                    struct cg_parent **ret_parent, struct cg_error *err)
 {
@@ -42,6 +53,8 @@ int cg_parent_open(struct cg_volumes *space, const struct cg_volume_json *json, 
     int r = space->parents.open(space->parents.opaque, json->parent, json->parent_identity, &image,
                                 err);
 
+    if (r == 0)
+        r = check_size(image, json, err);
     if (r == 0 && !(parent = malloc(sizeof *parent)))
         r = cg_error_set(err, ENOMEM, "open an image");
     if (r < 0)

@@ -879,6 +879,31 @@ static void test_flatten_beside_reader(void **state)
     expect_clone();
 }
 
+/* A parent that has another size than the clone was made with, larger or smaller. */
+static void test_parent_resized(void **state)
+{
+    static const size_t sizes[] = { SIZE - 512, SIZE - 65536 };
+    struct cg_name c = pool_name(C);
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    memset(parent, 'P', sizeof parent);
+    pool_set_parent(parent, SIZE - 4096);
+    pool_clone(pool.space, POOL_PARENT, C);
+    for (size_t i = 0; i < 2; i++) {
+        char size[32];
+        pool_set_parent(parent, sizes[i]);
+        assert_int_equal(cg_space_open(pool.space, &c, CG_OPEN_READ, &image, &err), -ESTALE);
+        snprintf(size, sizeof size, "has %zu bytes", sizes[i]);
+        assert_non_null(strstr(err.message, size));
+        assert_non_null(strstr(err.message, POOL_PARENT));
+        assert_int_equal(cg_space_flatten(pool.space, &c, NULL, NULL, &err), -ESTALE);
+    }
+    pool_set_parent(parent, SIZE - 4096);
+    cg_image_unref(pool_open(pool.space, C, CG_OPEN_READ));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -890,8 +915,9 @@ int main(void)
         TEST(test_snapshot_ids),        TEST(test_clone_beside_rollback),
         TEST(test_flatten_killed),      TEST(test_remove_killed),
         TEST(test_remove_unreachable),  TEST(test_flatten_beside_reader),
-        TEST(test_data_sync_unknown),   TEST(test_rewrite_fails),
-        TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
+        TEST(test_parent_resized),      TEST(test_data_sync_unknown),
+        TEST(test_rewrite_fails),       TEST(test_begin_fails_late),
+        TEST(test_zero_beside_growth),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
