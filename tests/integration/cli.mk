@@ -8,6 +8,8 @@ cli_tests = \
 	tests/integration/main-second-root.sh \
 	tests/integration/main-two-faces.sh \
 	tests/integration/readme.sh \
+	tests/integration/serve-ending.sh \
+	tests/integration/serve-socket.sh \
 	tests/integration/volumes-reopen.sh
 TESTS += $(cli_tests)
 EXTRA_DIST += $(cli_tests)
