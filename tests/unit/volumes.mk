@@ -1,6 +1,6 @@
 unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-crash tests/unit/test-volumes-processes \
-	tests/unit/test-volumes-faults
+	tests/unit/test-volumes-faults tests/unit/test-volumes-holds
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
 
@@ -21,9 +21,16 @@ tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
 tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(volumes_pool)
 tests_unit_test_volumes_processes_LDADD = $(unit_ldadd)
 
-tests_unit_test_volumes_faults_SOURCES = tests/unit/test-volumes-faults.c $(volumes_pool)
-tests_unit_test_volumes_faults_LDADD = $(unit_ldadd)
-tests_unit_test_volumes_faults_LDFLAGS = $(AM_LDFLAGS) \
+volumes_faults = tests/unit/volumes-faults.c tests/unit/volumes-faults.h $(volumes_pool)
+volumes_faults_ldflags = \
 	-Wl,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate,--wrap=unlink,--wrap=pwrite,--wrap=linkat \
 	-Wl,--wrap=ftruncate,--wrap=pthread_rwlock_rdlock,--wrap=renameat,--wrap=renameat2 \
-	-Wl,--wrap=unlinkat
+	-Wl,--wrap=unlinkat,--wrap=flock
+
+tests_unit_test_volumes_faults_SOURCES = tests/unit/test-volumes-faults.c $(volumes_faults)
+tests_unit_test_volumes_faults_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_faults_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
+
+tests_unit_test_volumes_holds_SOURCES = tests/unit/test-volumes-holds.c $(volumes_faults)
+tests_unit_test_volumes_holds_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_holds_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
