@@ -556,8 +556,9 @@ static int open_new(struct cg_volume *v, struct cg_error *err)
     return r;
 }
 
-int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
-                   struct cg_volume **ret_volume, struct cg_error *err)
+/* 1: somebody wrote the volume between its opening and the lock. */
+static int open_once(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
+                     struct cg_volume **ret_volume, struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int dirfd = -1;
     struct cg_volume *v = NULL;
@@ -585,10 +586,22 @@ int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigne
         r = cg_volume_begin(v, err);
     if (r < 0) {
         cg_volume_unref(v);
-        return r;
+        return r == -ESTALE ? 1 : r;
     }
     *ret_volume = v;
     return 0;
+}
+
+int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
+                   struct cg_volume **ret_volume, struct cg_error *err)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        int r = open_once(space, name, flags, ret_volume, err);
+        if (r <= 0)
+            return r;
+        if (!cg_writer_wait(attempt))
+            return -ESTALE;
+    }
 }
 
 int cg_volume_open_brief(struct cg_volumes *space, const struct cg_name *name,

@@ -452,6 +452,43 @@ static void test_snapshot_ids(void **state)
     assert_string_equal(first.snapshot, again.snapshot);
 }
 
+static bool overtook;
+
+static void overtake(void)
+{
+    overtook = !volume_is_locked();
+    if (overtook)
+        write_and_end(pool.space);
+}
+
+/* Somebody writes the volume while another opens it to write at once: that one opens it anew. */
+static void test_exclusive_overtaken(void **state)
+{
+    struct cg_space *second = pool_second(&pool);
+    struct cg_name v = pool_name(V);
+    unsigned overtaken = 0;
+
+    (void)state;
+    hook.act = overtake;
+    overtook = true;
+    for (unsigned at = 1; overtook; at++) {
+        struct cg_image *image;
+        struct cg_error err;
+        pool_remove(pool.space, V);
+        pool_create(pool.space, V, SIZE);
+        overtook = false;
+        hook.act_at_flock = at;
+        if (cg_space_open(second, &v, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &image, &err) < 0)
+            fail_msg("flock %u: %s", at, err.message);
+        hook.act_at_flock = 0;
+        expect(image, overtook ? 'B' : 0, 512, 4096);
+        cg_image_unref(image);
+        overtaken += overtook;
+    }
+    assert_true(overtaken > 2);
+    cg_space_free(second);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, faults_setup, faults_teardown)
@@ -464,7 +501,7 @@ int main(void)
 
         TEST(test_data_sync_unknown),   TEST(test_rewrite_fails),
         TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
-
+        TEST(test_exclusive_overtaken),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
