@@ -484,7 +484,7 @@ static int ask(int dirfd, const struct cg_change *change, struct cg_layers *ret_
                   change->snapshot, "size", (json_int_t)change->size);
     if (!request)
         return cg_error_set(err, ENOMEM, "ask the writer");
-    int r = cg_control_ask(writer.socket, request, NULL, NULL, &answer, err);
+    int r = cg_control_ask(writer.socket, request, CG_CONTROL_SILENCE, NULL, NULL, &answer, err);
     json_decref(request);
     if (r == 0 && ret_sealed)
         r = cg_layers_from_json(answer, ret_sealed, err);

@@ -267,7 +267,8 @@ static int ask(int dirfd, int (*progress)(void *opaque, uint64_t done, uint64_t 
 
     if (cg_writer_read(dirfd, &writer, NULL) < 0)
         writer.socket[0] = '\0';
-    int r = *writer.socket ? cg_control_ask(writer.socket, request, progress, opaque, &answer, err)
+    int r = *writer.socket ? cg_control_ask(writer.socket, request, CG_CONTROL_SILENCE, progress,
+                                            opaque, &answer, err)
                            : cg_error_say(err, ECONNRESET, "the writer has no socket");
     json_decref(request);
     json_decref(answer);

@@ -1,6 +1,7 @@
 unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-crash tests/unit/test-volumes-processes \
-	tests/unit/test-volumes-faults tests/unit/test-volumes-holds
+	tests/unit/test-volumes-faults tests/unit/test-volumes-holds \
+	tests/unit/test-volumes-control
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
 
@@ -20,6 +21,9 @@ tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
 
 tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(volumes_pool)
 tests_unit_test_volumes_processes_LDADD = $(unit_ldadd)
+
+tests_unit_test_volumes_control_SOURCES = tests/unit/test-volumes-control.c
+tests_unit_test_volumes_control_LDADD = $(unit_ldadd)
 
 volumes_faults = tests/unit/volumes-faults.c tests/unit/volumes-faults.h $(volumes_pool)
 volumes_faults_ldflags = \
