@@ -100,11 +100,22 @@ static int sync_project(struct cg_volumes *space, const char *path, struct cg_er
     return cg_dir_sync(space->fd, project, err);
 }
 
+/* After a rename from one to the other. */
+static int sync_projects(struct cg_volumes *space, const char *path, const char *final,
+                         struct cg_error *err)
+{
+    int r = sync_project(space, final, err);
+
+    if (r == 0 && strncmp(path, final, strcspn(final, "/") + 1) != 0)
+        r = sync_project(space, path, err);
+    return r;
+}
+
 int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct cg_name *name,
                         struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int names = -1;
-    char final[CG_NAME_MAX];
+    char final[CG_NAME_MAX], text[CG_NAME_MAX];
     int r = lock_names(space, &names, err);
 
     cg_volume_dir_name(name, final);
@@ -115,9 +126,13 @@ int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct
     if (renameat2(space->fd, path, space->fd, final, RENAME_NOREPLACE) < 0)
         return errno == EEXIST ? exists(name, err)
                                : cg_error_set(err, errno, "rename %s to %s", path, final);
-    r = sync_project(space, final, err);
-    if (r == 0 && strncmp(path, final, strcspn(final, "/") + 1) != 0)
-        r = sync_project(space, path, err);
+    r = sync_projects(space, path, final, err);
+    if (r == 0)
+        return 0;
+    if (renameat2(space->fd, final, space->fd, path, RENAME_NOREPLACE) < 0)
+        return cg_error_prefix(err, r, "%s is there, but may be gone after a crash of the host",
+                               cg_name_text(name, true, text));
+    sync_projects(space, path, final, NULL);
     return r;
 }
 
@@ -178,7 +193,7 @@ static int release_parent(struct cg_volumes *space, int dirfd, struct cg_error *
     return r;
 }
 
-int cg_pool_dir_discard(struct cg_volumes *space, const char *path, struct cg_error *err)
+static int discard(struct cg_volumes *space, const char *path, struct cg_error *err)
 {
     CG_CLEANUP(cg_close)
     int fd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -236,7 +251,7 @@ int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, str
 
     if (r < 0)
         return cg_error_prefix(err, r, "delete %s", cg_name_text(name, true, text));
-    r = cg_pool_dir_discard(space, trash, err);
+    r = discard(space, trash, err);
     if (r < 0)
         return cg_error_prefix(err, r, "%s has no name any more, but could not be deleted whole",
                                cg_name_text(name, true, text));
@@ -265,7 +280,7 @@ static void clean_project(struct cg_volumes *space, const char *project)
         if (!left ||
             (size_t)snprintf(path, sizeof path, "%s/%s", project, e->d_name) >= sizeof path)
             continue;
-        if (claim_left(space, path, &fd) == 0 && cg_pool_dir_discard(space, path, NULL) == 0)
+        if (claim_left(space, path, &fd) == 0 && discard(space, path, NULL) == 0)
             remove_project(space, project);
     }
 }
