@@ -1,4 +1,5 @@
 core_libcowgate_la_SOURCES += \
+	core/base/array.h \
 	core/base/bulk.c core/base/bulk.h \
 	core/base/bytes.c core/base/bytes.h \
 	core/base/cleanup.h \

@@ -20,24 +20,13 @@
 #include "core/volumes/volume.h"
 #include "core/volumes/work_map.h"
 
-static void close_dir(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
-
 /* Removes what an interrupted change left: files that volume.json doesn't name. */
 static void remove_unnamed(struct cg_volume *v)
 {
-    int fd = openat(v->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CG_CLEANUP(close_dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(v->dirfd, ".", 0);
     struct dirent *e;
 
-    if (!dir) {
-        cg_close(&fd);
-        return;
-    }
-    while ((e = readdir(dir))) {
+    while (dir && (e = readdir(dir))) {
         char uuid[CG_UUID_LEN + 1] = "";
         size_t len = strlen(e->d_name);
         bool layer = len > CG_UUID_LEN && (strcmp(e->d_name + CG_UUID_LEN, ".data") == 0 ||

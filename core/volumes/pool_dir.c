@@ -16,22 +16,6 @@
 #include "core/volumes/volume.h"
 #include "core/volumes/writer.h"
 
-static void close_dir(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
-
-static DIR *open_dir(struct cg_volumes *space, const char *path)
-{
-    int fd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-
-    if (!dir)
-        cg_close(&fd);
-    return dir;
-}
-
 /* The lock of the pool: names change only while somebody has it. */
 static int lock_names(struct cg_volumes *space, int *ret_fd, struct cg_error *err)
 {
@@ -270,7 +254,7 @@ static int claim_left(struct cg_volumes *space, const char *path, int *ret_fd)
 
 static void clean_project(struct cg_volumes *space, const char *project)
 {
-    CG_CLEANUP(close_dir) DIR *dir = open_dir(space, project);
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(space->fd, project, O_NOFOLLOW);
     struct dirent *e;
 
     while (dir && (e = readdir(dir))) {
@@ -287,7 +271,7 @@ static void clean_project(struct cg_volumes *space, const char *project)
 
 void cg_pool_dir_clean(struct cg_volumes *space)
 {
-    CG_CLEANUP(close_dir) DIR *dir = open_dir(space, ".");
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(space->fd, ".", 0);
     struct dirent *e;
 
     while (dir && (e = readdir(dir)))
