@@ -1,7 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,6 +35,18 @@ static int import_image(struct cli *cli, const char *source, const char *volume)
     return cli_target_finish(cli, &target, r, false);
 }
 
+/* Some bytes of standard input; 0 at its end; -EAGAIN if there are none for a moment, so that the
+ * job can be cancelled. */
+static ssize_t read_some(void *buf, size_t len)
+{
+    struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+
+    if (poll(&in, 1, 100) <= 0)
+        return -EAGAIN;
+    ssize_t n = read(STDIN_FILENO, buf, len);
+    return n < 0 ? -errno : n;
+}
+
 /* Fills image from a pipe that ends within it. */
 static int copy_from_pipe(struct cli *cli, struct cg_image *image)
 {
@@ -44,16 +56,16 @@ static int copy_from_pipe(struct cli *cli, struct cg_image *image)
 
     for (;;) {
         size_t have = 0;
-        ssize_t n = 1;
-        while (have < sizeof buf && n > 0) {
-            n = read(STDIN_FILENO, buf + have, sizeof buf - have);
-            if (n < 0 && errno != EINTR)
-                return cg_error_set(&cli->err, errno, "read standard input");
+        ssize_t n;
+        do {
+            n = read_some(buf + have, sizeof buf - have);
+            if (n < 0 && n != -EAGAIN && n != -EINTR)
+                return cg_error_set(&cli->err, (int)-n, "read standard input");
             if (n > 0)
                 have += (size_t)n;
             if (p->report(p->opaque, off + have, size))
                 return cg_error_say(&cli->err, ECANCELED, "interrupted");
-        }
+        } while (have < sizeof buf && n != 0);
         if (have > size - off)
             return cg_error_say(&cli->err, ENOSPC, "standard input is longer than --size");
         if (!cg_is_zero(buf, have)) {

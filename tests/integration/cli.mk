@@ -1,6 +1,7 @@
 cli_tests = \
 	tests/integration/cli-bad-input.sh \
 	tests/integration/cli-full-disk.sh \
+	tests/integration/cli-interrupted.sh \
 	tests/integration/cli-main.sh \
 	tests/integration/cli-unfinished.sh \
 	tests/integration/main-clones.sh \
