@@ -99,8 +99,11 @@ int cli_backup(struct cli *cli, int argc, char **argv)
     CLI_ARGS(options, set_backup, &args, 1, 2);
     o.full = args.full;
     if (args.rate && cg_size_parse(args.rate, &o.rate, &cli->err) < 0)
-        return cli_failed(cli);
-    int r = cli_gateway(cli);
+        return cli_misused("backup", "%s", cli->err.message);
+    int r = cli_refuse_stream("backup", argv[optind]);
+    if (r)
+        return r;
+    r = cli_gateway(cli);
     if (r == 0)
         r = backup_source(cli, argv[optind], &o);
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = o.image;
@@ -214,7 +217,9 @@ int cli_restore(struct cli *cli, int argc, char **argv)
 
     CLI_ARGS(NULL, NULL, NULL, 2, 2);
     const char *to = argv[optind + 1];
-    int r = restore_point(cli, argv[optind], &point, &image);
+    int r = cli->json ? cli_check_utf8(cli, to) : 0;
+    if (r == 0)
+        r = restore_point(cli, argv[optind], &point, &image);
     if (r == 0)
         r = cg_gateway_repository(cli->gateway, &repository, &cli->err);
     if (r == 0)

@@ -54,6 +54,8 @@ static int set_serve(void *opaque, int option, const char *value)
         break;
     case PROJECT:
         s->project = value;
+        if (!cg_name_part_valid(value))
+            return cli_misused("serve", "'%s' is not the name of a project", value);
         break;
     case CERTIFICATES:
         s->certificates = value;
@@ -88,7 +90,7 @@ static bool is_loopback(const char *address)
 }
 
 /* Splits ADDR:PORT or [ADDR]:PORT and asks for TLS where others can listen in. */
-static int parse_listen(struct serve *s, struct cg_error *err)
+static int parse_listen(struct serve *s)
 {
     const char *text = s->listen, *colon = strrchr(text, ':');
     const char *start = text, *end = colon;
@@ -102,15 +104,14 @@ static int parse_listen(struct serve *s, struct cg_error *err)
     unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
     if (!colon || start == end || (size_t)(end - start) >= sizeof s->address || port < 1 ||
         port > 65535 || colon[1 + strspn(colon + 1, "0123456789")])
-        return cg_error_say(err, EINVAL, "--listen %s: write ADDR:PORT, as in 127.0.0.1:10809",
-                            text);
+        return cli_misused("serve", "--listen %s: write ADDR:PORT, as in 127.0.0.1:10809", text);
     snprintf(s->address, sizeof s->address, "%.*s", (int)(end - start), start);
     snprintf(s->port, sizeof s->port, "%lu", port);
     if (!is_loopback(s->address) && !s->certificates && !s->psk && !s->insecure)
-        return cg_error_say(err, EPERM,
-                            "%s can be reached from outside: give --tls-certificates DIR or "
-                            "--tls-psk FILE (or --insecure, if the network is yours alone)",
-                            s->address);
+        return cli_misused("serve",
+                           "%s can be reached from outside: give --tls-certificates DIR or "
+                           "--tls-psk FILE (or --insecure, if the network is yours alone)",
+                           s->address);
     return 0;
 }
 
@@ -249,9 +250,10 @@ int cli_serve(struct cli *cli, int argc, char **argv)
         return cli_misused("serve", "--listen and --socket exclude each other");
     if (s.certificates && s.psk)
         return cli_misused("serve", "--tls-certificates and --tls-psk exclude each other");
-    int r = s.listen ? parse_listen(&s, &cli->err) : 0;
-    if (r == 0)
-        r = check(cli, &s, root, sizeof root);
+    int r = s.listen ? parse_listen(&s) : 0;
+    if (r)
+        return r;
+    r = check(cli, &s, root, sizeof root);
     if (r == 0)
         r = check_tls(&s, &cli->err);
     if (r == 0 && !s.listen)

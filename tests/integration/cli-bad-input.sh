@@ -47,7 +47,11 @@ done
 cowgate create volumes/acme/web --size 1M
 before=$(cowgate --json list)
 a129=$(printf 'a%.0s' $(seq 129))
-must_fail 1 'an empty name' cowgate info ''
+must_fail 2 'an argument is empty' cowgate info ''
+must_fail 2 'an argument is empty' cowgate export volumes/acme/web ''
+must_fail 2 'value of an option is empty' cowgate init --repository ''
+must_fail 2 'value of an option is empty' cowgate serve --project=
+must_fail 2 '--root is empty' cowgate --root '' list
 must_fail 1 'more than 128 characters' cowgate create "volumes/acme/$a129" --size 1M
 must_fail 1 'begins with no space' cowgate info a/b/c/d/e
 must_fail 1 'for a file write ./disk.raw' cowgate import disk.raw volumes/acme/new
@@ -66,15 +70,34 @@ must_fail 1 'there is a volume volumes/acme/web already' cowgate clone volumes/a
 must_fail 1 'nothing of that name' cowgate list volumes/acme/ghost
 
 # Sizes.
-must_fail 1 'size 0' cowgate create volumes/acme/new --size 0
-must_fail 1 'not a multiple of 512' cowgate create volumes/acme/new --size 1000
-must_fail 1 'is not a size' cowgate create volumes/acme/new --size lots
-must_fail 1 'larger than 4 EiB' cowgate create volumes/acme/new --size 99999999T
+must_fail 2 'size 0' cowgate create volumes/acme/new --size 0
+must_fail 2 'not a multiple of 512' cowgate create volumes/acme/new --size 1000
+must_fail 2 'is not a size' cowgate create volumes/acme/new --size lots
+must_fail 2 'is not a size' cowgate resize volumes/acme/web lots
+must_fail 2 'is not a size' cowgate import - volumes/acme/new --size lots
+must_fail 2 'is not a size' cowgate backup --rate lots volumes/acme/web
+must_fail 2 'larger than 4 EiB' cowgate create volumes/acme/new --size 99999999T
 must_fail 1 'is a path, and only a name can stand here' cowgate create ./disk.raw --size 1M
 must_fail 2 "partitions aren't listed" cowgate list volumes/acme/web.p1
 must_fail 1 'it has 1048576 bytes, and volumes only grow' cowgate resize volumes/acme/web 512K
 : >empty.raw
 must_fail 1 'empty.raw is empty: an image has at least 512 bytes' cowgate import ./empty.raw volumes/acme/new
+
+# Standard input where it can't be.
+for command in 'info -' 'diff - volumes/acme/web' 'diff volumes/acme/web -' 'backup -' \
+    'backup - backups/acme/new' 'export - ./out.raw' 'clone - volumes/acme/new'; do
+    must_fail 2 "can't take standard input: import it" cowgate $command
+done
+
+# A path that JSON can't carry: said before anything is done, and only where JSON is needed.
+bytes=$(printf './\377.raw')
+head -c 1K /dev/zero >"$bytes"
+must_fail 1 "isn't UTF-8" cowgate clone "$bytes" volumes/acme/new
+must_fail 1 "isn't UTF-8" cowgate --json info "$bytes"
+must_fail 1 "isn't UTF-8" cowgate --json restore backups/acme/web/latest "$bytes.new"
+cowgate --quiet import "$bytes" volumes/acme/bytes
+cowgate --quiet export volumes/acme/bytes "$bytes.out"
+cowgate delete volumes/acme/bytes
 
 # Usage: 2, and how to do it right.
 must_fail 2 'no command' cowgate
@@ -89,14 +112,16 @@ must_fail 2 'names no snapshot' cowgate snapshot volumes/acme/web
 must_fail 2 'give --size' cowgate import - volumes/acme/new
 
 # Serving.
-must_fail 1 'can be reached from outside' cowgate serve --listen 0.0.0.0:10809
-must_fail 1 'write ADDR:PORT' cowgate serve --listen 127.0.0.1
+must_fail 2 'can be reached from outside' cowgate serve --listen 0.0.0.0:10809
+must_fail 2 'write ADDR:PORT' cowgate serve --listen 127.0.0.1
 must_fail 1 'there is no volume volumes/acme/ghost' cowgate serve volumes/acme/ghost --socket s
 must_fail 1 'at most 107 bytes' cowgate serve --socket "$tmp/$a129"
 must_fail 2 'exclude each other' cowgate serve --socket s --listen 127.0.0.1:1
 touch file
 must_fail 1 'is no socket' cowgate serve --socket file
-must_fail 1 'not the name of a project' cowgate serve --project a/b --socket s
+must_fail 2 'not the name of a project' cowgate serve --project a/b --socket s
+must_fail 2 'not the name of a project' cowgate mount --project a/b mnt
+must_fail 2 'from 1 to 9999' cowgate serve --threads 0
 
 # A map that is missing or damaged is never "all absent".
 cowgate create volumes/acme/map --size 1M
