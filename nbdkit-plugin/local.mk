@@ -11,3 +11,11 @@ if HAVE_POD2MAN
 man_MANS += nbdkit-plugin/nbdkit-cowgate-plugin.1
 endif
 CLEANFILES += nbdkit-plugin/nbdkit-cowgate-plugin.1
+
+# nbdkit's folder of plugins is no place for libtool's files; without it uninstall doesn't know the
+# plugin either.
+install-data-hook:
+	rm -f $(DESTDIR)$(plugindir)/nbdkit-cowgate-plugin.la
+
+uninstall-hook:
+	rm -f $(DESTDIR)$(plugindir)/nbdkit-cowgate-plugin.so

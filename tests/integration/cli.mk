@@ -4,6 +4,7 @@ cli_tests = \
 	tests/integration/cli-interrupted.sh \
 	tests/integration/cli-main.sh \
 	tests/integration/cli-unfinished.sh \
+	tests/integration/install.sh \
 	tests/integration/main-clones.sh \
 	tests/integration/main-disk.sh \
 	tests/integration/main-second-root.sh \
