@@ -2,6 +2,13 @@
 # folder $tmp of its own, with a root $COWGATE_ROOT below it and its own run directory; both go when
 # it ends.  A test passes if it ends with 0, is skipped with 77, fails with anything else.
 
+# What a test mounts is its own: in somebody else's copy of the mounts (unshare --mount) it would stay
+# mounted after umount, with what was not written yet.
+if [ "$(id -u)" = 0 ] && [ -z "${COWGATE_TEST_MOUNTS-}" ] && unshare --mount true 2>/dev/null; then
+    export COWGATE_TEST_MOUNTS=own
+    exec unshare --mount bash "$0" "$@"
+fi
+
 set -euo pipefail
 export LC_ALL=C TZ=UTC
 
