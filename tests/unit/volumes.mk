@@ -12,7 +12,7 @@ tests_unit_test_volumes_oracle_SOURCES = tests/unit/test-volumes-oracle.c $(volu
 tests_unit_test_volumes_oracle_LDADD = $(unit_ldadd)
 
 tests_unit_test_volumes_crash_SOURCES = tests/unit/test-volumes-crash.c $(volumes_pool) \
-	tests/unit/recorder.c tests/unit/recorder.h
+	tests/unit/recorder.c tests/unit/recorder.h tests/unit/recorder-replay.c tests/unit/recorder-log.h
 tests_unit_test_volumes_crash_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=pwrite,--wrap=pwritev,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate \
