@@ -15,7 +15,6 @@
 #include "tests/unit/volumes-faults.h"
 #include "tests/unit/cmocka-all.h"
 
-struct pool pool;
 struct faults hook;
 
 int __real_fdatasync(int fd);
@@ -183,40 +182,18 @@ int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *lock)
 
 int faults_setup(void **state)
 {
-    (void)state;
     memset(&hook, 0, sizeof hook);
     pool_before_holds(step);
     pool_fail_release(0);
-    pool_setup(&pool);
+    one_pool_setup(state);
     pool_create(pool.space, V, SIZE);
     return 0;
 }
 
 int faults_teardown(void **state)
 {
-    (void)state;
     memset(&hook, 0, sizeof hook);
-    pool_teardown(&pool);
-    return 0;
-}
-
-void put(struct cg_image *image, char value, size_t len, uint64_t off)
-{
-    static uint8_t buf[SIZE];
-
-    memset(buf, value, len);
-    pool_write(image, buf, len, off);
-}
-
-void expect(struct cg_image *image, char value, size_t len, uint64_t off)
-{
-    static uint8_t buf[SIZE];
-
-    pool_read(image, buf, len, off);
-    for (size_t i = 0; i < len; i++)
-        if (buf[i] != (uint8_t)value)
-            fail_msg("byte %llu is %02x, not %02x", (unsigned long long)(off + i), buf[i],
-                     (uint8_t)value);
+    return one_pool_teardown(state);
 }
 
 bool in_killed_process_at(unsigned at, void (*fn)(struct cg_space *space))

@@ -6,12 +6,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "tests/unit/volumes-pool.h"
+#include "tests/unit/one-pool.h"
 
 #define SIZE (256 * 1024 + 512u)
 #define V "volumes/p/v"
-
-extern struct pool pool;
 
 /* What the hooks do; 0 or NULL: nothing. */
 struct faults {
@@ -37,10 +35,6 @@ int faults_teardown(void **state);
 
 /* True if somebody holds the lock of V. */
 bool volume_is_locked(void);
-
-/* len bytes of value; len is at most SIZE. */
-void put(struct cg_image *image, char value, size_t len, uint64_t off);
-void expect(struct cg_image *image, char value, size_t len, uint64_t off);
 
 /* Another process does it, killed at a step (0: at the end).  False if it took fewer steps. */
 bool in_killed_process_at(unsigned at, void (*fn)(struct cg_space *space));

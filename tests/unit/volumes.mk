@@ -4,8 +4,9 @@ unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-control
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
+one_pool = tests/unit/one-pool.c tests/unit/one-pool.h $(volumes_pool)
 
-tests_unit_test_volumes_SOURCES = tests/unit/test-volumes.c $(volumes_pool)
+tests_unit_test_volumes_SOURCES = tests/unit/test-volumes.c $(one_pool)
 tests_unit_test_volumes_LDADD = $(unit_ldadd)
 
 tests_unit_test_volumes_oracle_SOURCES = tests/unit/test-volumes-oracle.c $(volumes_pool)
@@ -19,13 +20,13 @@ tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=ftruncate,--wrap=openat,--wrap=mkdirat,--wrap=linkat,--wrap=renameat \
 	-Wl,--wrap=renameat2,--wrap=unlinkat
 
-tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(volumes_pool)
+tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(one_pool)
 tests_unit_test_volumes_processes_LDADD = $(unit_ldadd)
 
 tests_unit_test_volumes_control_SOURCES = tests/unit/test-volumes-control.c
 tests_unit_test_volumes_control_LDADD = $(unit_ldadd)
 
-volumes_faults = tests/unit/volumes-faults.c tests/unit/volumes-faults.h $(volumes_pool)
+volumes_faults = tests/unit/volumes-faults.c tests/unit/volumes-faults.h $(one_pool)
 volumes_faults_ldflags = \
 	-Wl,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate,--wrap=unlink,--wrap=pwrite,--wrap=linkat \
 	-Wl,--wrap=ftruncate,--wrap=pthread_rwlock_rdlock,--wrap=renameat,--wrap=renameat2 \
