@@ -2,6 +2,7 @@
 
 The limit is what one must do: zstd -1 on all cores, written to a file, plus HMAC-SHA256 of the same
 bytes on all cores.  All read the image from the page cache and write to the same file system.
+cowgate's restore ends with what it wrote on the disk, borg's and restic's in the page cache.
 """
 
 import os

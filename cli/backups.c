@@ -115,10 +115,13 @@ int cli_backup(struct cli *cli, int argc, char **argv)
     CLI_ARGS(options, set_backup, &args, 1, 2);
     o.full = args.full;
     if (args.rate && cg_size_parse(args.rate, &o.rate, &cli->err) < 0)
-        return cli_failed(cli);
+        return cli_misused("backup", "%s", cli->err.message);
     if (args.audit && !parse_share(args.audit, &o.audit))
         return cli_misused("backup", "--audit takes a share from 0 to 1, not '%s'", args.audit);
-    int r = cli_gateway(cli);
+    int r = cli_refuse_stream("backup", argv[optind]);
+    if (r)
+        return r;
+    r = cli_gateway(cli);
     if (r == 0)
         r = backup_source(cli, argv[optind], &o);
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = o.image;
@@ -234,7 +237,9 @@ int cli_restore(struct cli *cli, int argc, char **argv)
 
     CLI_ARGS(NULL, NULL, NULL, 2, 2);
     const char *to = argv[optind + 1];
-    int r = restore_point(cli, argv[optind], &point, &image);
+    int r = cli->json ? cli_check_utf8(cli, to) : 0;
+    if (r == 0)
+        r = restore_point(cli, argv[optind], &point, &image);
     if (r == 0)
         r = cg_gateway_repository(cli->gateway, &repository, &cli->err);
     if (r == 0)

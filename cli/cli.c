@@ -33,6 +33,8 @@ int cli_args(int argc, char **argv, const struct option *options,
             return cli_misused(argv[0], "%s needs a value", argv[optind - 1]);
         if (c == '?')
             return cli_misused(argv[0], "unknown option %s", argv[optind - 1]);
+        if (optarg && !*optarg)
+            return cli_misused(argv[0], "the value of an option is empty");
         int r = set(opaque, c, optarg);
         if (r)
             return r;
@@ -41,7 +43,31 @@ int cli_args(int argc, char **argv, const struct option *options,
         return cli_misused(argv[0], "%s: something is missing", argv[0]);
     if (max >= 0 && argc - optind > max)
         return cli_misused(argv[0], "%s: too many arguments: '%s'", argv[0], argv[optind + max]);
+    for (int i = optind; i < argc; i++) {
+        if (!*argv[i])
+            return cli_misused(argv[0], "%s: an argument is empty", argv[0]);
+    }
     return 0;
+}
+
+int cli_refuse_stream(const char *command, const char *text)
+{
+    if (strcmp(text, "-"))
+        return 0;
+    return cli_misused(command, "%s can't take standard input: import it into a volume", command);
+}
+
+int cli_check_utf8(struct cli *cli, const char *text)
+{
+    json_t *string = json_string(text);
+    int r = string ? 0
+                   : cg_error_say(&cli->err, EILSEQ,
+                                  "%s: the name isn't UTF-8, so it can't be written down as JSON: "
+                                  "use another",
+                                  text);
+
+    json_decref(string);
+    return r;
 }
 
 int cli_keep_value(void *opaque, int option, const char *value)

@@ -62,6 +62,12 @@ int cli_set_flag(void *opaque, int option, const char *value);
 /* Opens the gateway of cli->root into cli->gateway.  0 or -errno with cli->err set. */
 int cli_gateway(struct cli *cli);
 
+/* Refuses "-" where only what can be read anywhere will do: CLI_MISUSED, having said so, or 0. */
+int cli_refuse_stream(const char *command, const char *text);
+
+/* -EILSEQ with cli->err set if a path can't be part of JSON, printed or stored. */
+int cli_check_utf8(struct cli *cli, const char *text);
+
 /* Parses a name, opens the gateway and finds the space of the name. */
 int cli_name(struct cli *cli, const char *text, struct cg_name *ret_name,
              struct cg_space **ret_space);

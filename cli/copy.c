@@ -1,7 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,6 +35,18 @@ int cli_import_image(struct cli *cli, const char *source, const char *volume)
     return cli_target_finish(cli, &target, r, false);
 }
 
+/* Some bytes of standard input; 0 at its end; -EAGAIN if there are none for a moment, so that the
+ * job can be cancelled. */
+static ssize_t read_some(void *buf, size_t len)
+{
+    struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+
+    if (poll(&in, 1, 100) <= 0)
+        return -EAGAIN;
+    ssize_t n = read(STDIN_FILENO, buf, len);
+    return n < 0 ? -errno : n;
+}
+
 /* Fills image from a pipe that ends within it. */
 static int copy_from_pipe(struct cli *cli, struct cg_image *image)
 {
@@ -44,16 +56,16 @@ static int copy_from_pipe(struct cli *cli, struct cg_image *image)
 
     for (;;) {
         size_t have = 0;
-        ssize_t n = 1;
-        while (have < sizeof buf && n > 0) {
-            n = read(STDIN_FILENO, buf + have, sizeof buf - have);
-            if (n < 0 && errno != EINTR)
-                return cg_error_set(&cli->err, errno, "read standard input");
+        ssize_t n;
+        do {
+            n = read_some(buf + have, sizeof buf - have);
+            if (n < 0 && n != -EAGAIN && n != -EINTR)
+                return cg_error_set(&cli->err, (int)-n, "read standard input");
             if (n > 0)
                 have += (size_t)n;
             if (p->report(p->opaque, off + have, size))
                 return cg_error_say(&cli->err, ECANCELED, "interrupted");
-        }
+        } while (have < sizeof buf && n != 0);
         if (have > size - off)
             return cg_error_say(&cli->err, ENOSPC, "standard input is longer than --size");
         if (!cg_is_zero(buf, have)) {
@@ -67,14 +79,11 @@ static int copy_from_pipe(struct cli *cli, struct cg_image *image)
     }
 }
 
-static int import_pipe(struct cli *cli, const char *size_text, const char *volume)
+static int import_pipe(struct cli *cli, uint64_t size, const char *volume)
 {
     struct cli_target target;
-    uint64_t size;
 
-    int r = cg_size_parse_image(size_text, &size, &cli->err);
-    if (r == 0)
-        r = cli_target_new_volume(cli, volume, size, size, false, &target);
+    int r = cli_target_new_volume(cli, volume, size, size, false, &target);
     if (r < 0)
         return r;
     r = copy_from_pipe(cli, target.image);
@@ -84,22 +93,21 @@ static int import_pipe(struct cli *cli, const char *size_text, const char *volum
 int cli_import(struct cli *cli, int argc, char **argv)
 {
     static const struct option options[] = { { "size", required_argument, NULL, 's' }, { 0 } };
-    const char *size = NULL;
-    int r;
+    const char *size_text = NULL;
+    uint64_t size = 0;
 
-    CLI_ARGS(options, cli_keep_value, &size, 2, 2);
+    CLI_ARGS(options, cli_keep_value, &size_text, 2, 2);
     const char *source = argv[optind], *volume = argv[optind + 1];
-    if (cli_gateway(cli) < 0)
-        return cli_failed(cli);
-    if (strcmp(source, "-") == 0) {
-        if (!size)
-            return cli_misused("import", "standard input has no size of its own: give --size");
-        r = import_pipe(cli, size, volume);
-    } else {
-        if (size)
-            return cli_misused("import", "--size is only for standard input");
-        r = cli_import_image(cli, source, volume);
-    }
+    bool pipe = strcmp(source, "-") == 0;
+    if (pipe && !size_text)
+        return cli_misused("import", "standard input has no size of its own: give --size");
+    if (!pipe && size_text)
+        return cli_misused("import", "--size is only for standard input");
+    if (pipe && cg_size_parse_image(size_text, &size, &cli->err) < 0)
+        return cli_misused("import", "%s", cli->err.message);
+    int r = cli_gateway(cli);
+    if (r == 0)
+        r = pipe ? import_pipe(cli, size, volume) : cli_import_image(cli, source, volume);
     return r < 0 ? cli_failed(cli) : CLI_OK;
 }
 
@@ -145,7 +153,10 @@ int cli_export(struct cli *cli, int argc, char **argv)
     bool force = false;
 
     CLI_ARGS(options, cli_set_flag, &force, 2, 2);
-    int r = cli_gateway(cli);
+    int r = cli_refuse_stream("export", argv[optind]);
+    if (r)
+        return r;
+    r = cli_gateway(cli);
     if (r == 0)
         r = cg_gateway_open_any(cli->gateway, argv[optind], CG_OPEN_READ, &image, &cli->err);
     if (r == 0)

@@ -8,6 +8,7 @@ cli_cowgate_SOURCES = \
 	cli/mount.c \
 	cli/progress.c \
 	cli/serve.c \
+	cli/serve_socket.c cli/serve_socket.h \
 	cli/target.c cli/target.h \
 	cli/volumes.c
 cli_cowgate_CPPFLAGS = $(AM_CPPFLAGS) -DNBDKIT_PLUGINDIR='"$(nbdkit_plugindir)"' \

@@ -125,7 +125,8 @@ static json_t *image_info(struct cli *cli, const char *text)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
 
-    if (cg_gateway_open_any(cli->gateway, text, CG_OPEN_READ, &image, &cli->err) < 0)
+    if (cli_check_utf8(cli, text) < 0 ||
+        cg_gateway_open_any(cli->gateway, text, CG_OPEN_READ, &image, &cli->err) < 0)
         return NULL;
     json_t *info =
         json_pack("{s:s,s:I,s:b}", "name", text, "size", (json_int_t)cg_image_size(image),
@@ -143,6 +144,9 @@ int cli_info(struct cli *cli, int argc, char **argv)
 
     CLI_ARGS(NULL, NULL, NULL, 1, 1);
     const char *text = argv[optind];
+    int misused = cli_refuse_stream("info", text);
+    if (misused)
+        return misused;
     if (cli_gateway(cli) < 0)
         return cli_failed(cli);
     if (cg_arg_kind(text) != CG_ARG_NAME) {
@@ -217,9 +221,13 @@ int cli_diff(struct cli *cli, int argc, char **argv)
 {
     CLI_ARGS(NULL, NULL, NULL, 2, 2);
     const char *a = argv[optind], *b = argv[optind + 1];
+    int r = cli_refuse_stream("diff", a);
+    if (r == 0)
+        r = cli_refuse_stream("diff", b);
+    if (r)
+        return r;
     json_t *array = cli->json ? json_array() : NULL;
-
-    int r = cli_gateway(cli);
+    r = cli_gateway(cli);
     if (r == 0)
         r = diff_in_space(cli, a, b, array);
     if (r == -ENOTSUP)

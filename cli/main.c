@@ -101,6 +101,8 @@ static int main_options(struct cli *cli, int argc, char **argv)
     while ((c = getopt_long(argc, argv, "+:", options, NULL)) != -1) {
         switch (c) {
         case 'r':
+            if (!*optarg)
+                return cli_misused(NULL, "--root is empty");
             cli->root = optarg;
             break;
         case 'j':

@@ -32,6 +32,8 @@ static int set_mount(void *opaque, int option, const char *value)
 {
     struct mount_args *a = opaque;
 
+    if (option == 'p' && !cg_name_part_valid(value))
+        return cli_misused("mount", "'%s' is not the name of a project", value);
     if (option == 'p')
         a->project = value;
     else if (option == 'r')

@@ -33,11 +33,15 @@ static void on_interrupt(int sig)
 
 void cli_catch_interrupts(void)
 {
-    struct sigaction sa = { .sa_handler = on_interrupt };
+    static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+    const struct sigaction sa = { .sa_handler = on_interrupt };
+    struct sigaction old;
 
-    sigaction(SIGINT, &sa, NULL);
-    sigaction(SIGTERM, &sa, NULL);
-    sigaction(SIGHUP, &sa, NULL);
+    /* What nohup, or a shell for what runs in the background, ignores stays so. */
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            sigaction(signals[i], &sa, NULL);
+    }
 }
 
 static double seconds_between(const struct timespec *a, const struct timespec *b)

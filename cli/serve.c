@@ -2,19 +2,15 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/serve_socket.h"
 #include "core/base/cleanup.h"
-#include "core/base/files.h"
 #include "core/base/workers.h"
 
 /* serve checks what can be checked, makes the socket, and becomes nbdkit with the cowgate plugin.
@@ -24,7 +20,7 @@ struct serve {
     const char *image, *listen, *socket, *project, *certificates, *psk, *threads;
     bool read_only, insecure, verbose;
     char address[256], port[8]; /* of listen */
-    char socket_path[sizeof((struct sockaddr_un *)0)->sun_path];
+    char socket_path[CLI_SOCKET_PATH_SIZE];
 };
 
 enum { LISTEN = 256, SOCKET, READ_ONLY, PROJECT, CERTIFICATES, PSK, THREADS, INSECURE, VERBOSE };
@@ -58,6 +54,8 @@ static int set_serve(void *opaque, int option, const char *value)
         break;
     case PROJECT:
         s->project = value;
+        if (!cg_name_part_valid(value))
+            return cli_misused("serve", "'%s' is not the name of a project", value);
         break;
     case CERTIFICATES:
         s->certificates = value;
@@ -92,7 +90,7 @@ static bool is_loopback(const char *address)
 }
 
 /* Splits ADDR:PORT or [ADDR]:PORT and asks for TLS where others can listen in. */
-static int parse_listen(struct serve *s, struct cg_error *err)
+static int parse_listen(struct serve *s)
 {
     const char *text = s->listen, *colon = strrchr(text, ':');
     const char *start = text, *end = colon;
@@ -106,78 +104,35 @@ static int parse_listen(struct serve *s, struct cg_error *err)
     unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
     if (!colon || start == end || (size_t)(end - start) >= sizeof s->address || port < 1 ||
         port > 65535 || colon[1 + strspn(colon + 1, "0123456789")])
-        return cg_error_say(err, EINVAL, "--listen %s: write ADDR:PORT, as in 127.0.0.1:10809",
-                            text);
+        return cli_misused("serve", "--listen %s: write ADDR:PORT, as in 127.0.0.1:10809", text);
     snprintf(s->address, sizeof s->address, "%.*s", (int)(end - start), start);
     snprintf(s->port, sizeof s->port, "%lu", port);
     if (!is_loopback(s->address) && !s->certificates && !s->psk && !s->insecure)
-        return cg_error_say(err, EPERM,
-                            "%s can be reached from outside: give --tls-certificates DIR or "
-                            "--tls-psk FILE (or --insecure, if the network is yours alone)",
-                            s->address);
+        return cli_misused("serve",
+                           "%s can be reached from outside: give --tls-certificates DIR or "
+                           "--tls-psk FILE (or --insecure, if the network is yours alone)",
+                           s->address);
     return 0;
 }
 
-/* Removes a socket that nobody listens on any more. */
-static int remove_stale(const struct sockaddr_un *addr, struct cg_error *err)
+static int check_readable(const char *dir, const char *file, struct cg_error *err)
 {
-    struct stat st;
+    char path[PATH_MAX];
 
-    if (lstat(addr->sun_path, &st) < 0)
-        return errno == ENOENT ? 0 : cg_error_set(err, errno, "stat %s", addr->sun_path);
-    if (!S_ISSOCK(st.st_mode))
-        return cg_error_say(err, EEXIST, "%s exists and is no socket", addr->sun_path);
-    CG_CLEANUP(cg_close) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return cg_error_set(err, errno, "make a socket");
-    if (connect(fd, (const struct sockaddr *)addr, sizeof *addr) == 0)
-        return cg_error_say(err, EADDRINUSE, "somebody serves on %s already; use --socket",
-                            addr->sun_path);
-    if (errno != ECONNREFUSED)
-        return cg_error_set(err, errno, "connect to %s", addr->sun_path);
-    if (unlink(addr->sun_path) < 0 && errno != ENOENT)
-        return cg_error_set(err, errno, "remove the stale socket %s", addr->sun_path);
-    return 0;
+    if ((size_t)snprintf(path, sizeof path, "%s%s", dir, file) >= sizeof path)
+        return cg_error_set(err, ENAMETOOLONG, "read %s", dir);
+    return access(path, R_OK) == 0 ? 0 : cg_error_set(err, errno, "read %s", path);
 }
 
-/* A listening unix socket that only its owner can connect to, as descriptor 3, which is where
- * socket activation wants it. */
-static int make_socket(struct serve *s, struct cg_error *err)
+/* nbdkit finds this out too, but leaves the socket. */
+static int check_tls(const struct serve *s, struct cg_error *err)
 {
-    struct sockaddr_un addr = { .sun_family = AF_UNIX };
-    char run[PATH_MAX], path[PATH_MAX + 16];
+    static const char *const files[] = { "/ca-cert.pem", "/server-cert.pem", "/server-key.pem" };
+    int r = s->psk ? check_readable(s->psk, "", err) : 0;
 
-    if (s->socket) {
-        snprintf(path, sizeof path, "%s", s->socket);
-    } else {
-        int r = cg_run_dir(run, sizeof run, err);
-        if (r < 0)
-            return r;
-        snprintf(path, sizeof path, "%s/nbd.sock", run);
-    }
-    if (strlen(path) >= sizeof addr.sun_path)
-        return cg_error_say(err, ENAMETOOLONG, "%s: a socket's path has at most %zu bytes", path,
-                            sizeof addr.sun_path - 1);
-    strcpy(addr.sun_path, path);
-    strcpy(s->socket_path, path);
-    int r = remove_stale(&addr, err);
-    if (r < 0)
-        return r;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return cg_error_set(err, errno, "make a socket");
-    mode_t mask = umask(0177);
-    r = bind(fd, (struct sockaddr *)&addr, sizeof addr) < 0 ? -errno : 0;
-    umask(mask);
-    if (r == 0 && listen(fd, SOMAXCONN) < 0)
-        r = -errno;
-    if (r == 0 && fd != 3 && dup3(fd, 3, 0) < 0)
-        r = -errno;
-    if (r == 0 && fd == 3 && fcntl(3, F_SETFD, 0) < 0)
-        r = -errno;
-    if (fd != 3)
-        close(fd);
-    return r < 0 ? cg_error_set(err, -r, "listen on %s", path) : 0;
+    for (size_t i = 0; s->certificates && r == 0 && i < 3; i++)
+        r = check_readable(s->certificates, files[i], err);
+    return r;
 }
 
 /* What can be wrong before anybody connects: the root, the project, the image.  Nothing of them
@@ -210,11 +165,23 @@ static void default_threads(char ret[static 8])
     snprintf(ret, 8, "%u", n > 16 ? 16 : n);
 }
 
+/* What the plugin says when clients can connect. */
+static void describe_ready(const struct serve *s, char *ret, size_t size)
+{
+    if (s->listen)
+        snprintf(ret, size, "ready=serving on %s://%s/", s->certificates || s->psk ? "nbds" : "nbd",
+                 s->listen);
+    else
+        snprintf(ret, size, "ready=serving on nbd%s+unix:///?socket=%s",
+                 s->certificates || s->psk ? "s" : "", s->socket_path);
+}
+
 static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
 {
     const char *plugin = getenv("COWGATE_PLUGIN"), *nbdkit = getenv("COWGATE_NBDKIT");
     char threads[8], project[CG_PART_MAX + 16], export[CG_NAME_MAX + 16];
     char certificates[PATH_MAX + 32], psk[PATH_MAX + 32], pid[16];
+    char ready[512], socket[CLI_SOCKET_PATH_SIZE + 16];
     const char *args[32];
     size_t n = 0;
 
@@ -252,12 +219,18 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
     }
     if (s->read_only)
         args[n++] = "readonly=true";
-    args[n] = NULL;
+    if (!cli->quiet) {
+        describe_ready(s, ready, sizeof ready);
+        args[n++] = ready;
+    }
     if (!s->listen) {
+        snprintf(socket, sizeof socket, "socket=%s", s->socket_path);
+        args[n++] = socket;
         snprintf(pid, sizeof pid, "%ld", (long)getpid());
         setenv("LISTEN_PID", pid, 1);
         setenv("LISTEN_FDS", "1", 1);
     }
+    args[n] = NULL;
     nbdkit = nbdkit && *nbdkit ? nbdkit : "nbdkit";
     execvp(nbdkit, (char *const *)args);
     int r = cg_error_set(&cli->err, errno, "start %s", nbdkit);
@@ -277,18 +250,16 @@ int cli_serve(struct cli *cli, int argc, char **argv)
         return cli_misused("serve", "--listen and --socket exclude each other");
     if (s.certificates && s.psk)
         return cli_misused("serve", "--tls-certificates and --tls-psk exclude each other");
-    int r = s.listen ? parse_listen(&s, &cli->err) : 0;
+    int r = s.listen ? parse_listen(&s) : 0;
+    if (r)
+        return r;
+    r = check(cli, &s, root, sizeof root);
     if (r == 0)
-        r = check(cli, &s, root, sizeof root);
+        r = check_tls(&s, &cli->err);
     if (r == 0 && !s.listen)
-        r = make_socket(&s, &cli->err);
+        r = cli_serve_socket(s.socket, s.socket_path, &cli->err);
     if (r < 0)
         return cli_failed(cli);
-    if (!cli->quiet && s.listen)
-        fprintf(stderr, "serving on %s://%s/\n", s.certificates || s.psk ? "nbds" : "nbd",
-                s.listen);
-    else if (!cli->quiet)
-        fprintf(stderr, "serving on nbd+unix:///?socket=%s\n", s.socket_path);
     become_nbdkit(cli, &s, root);
     return cli_failed(cli);
 }

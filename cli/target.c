@@ -49,6 +49,7 @@ int cli_target_new_volume(struct cli *cli, const char *text, uint64_t size, uint
         return r;
     if (t.name.snapshot[0])
         return cg_error_say(&cli->err, EINVAL, "%s names a snapshot; name a volume", text);
+    cli_catch_interrupts(); /* what is made from here on is taken away again */
     r = cg_space_identify(t.space, &t.name, &id, &cli->err);
     if (r == 0)
         return cg_error_say(&cli->err, EEXIST, "%s exists already", text);
@@ -137,6 +138,7 @@ int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, bool r
         free(t.path);
         return cg_error_set(&cli->err, ENOMEM, "write %s", path);
     }
+    cli_catch_interrupts();
     int r = fill_new_file(cli, &t, size);
     if (r < 0)
         return cli_target_finish(cli, &t, r, false);

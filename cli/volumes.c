@@ -43,8 +43,9 @@ int cli_create(struct cli *cli, int argc, char **argv)
     CLI_ARGS(options, cli_keep_value, &size_text, 1, 1);
     if (!size_text)
         return cli_misused("create", "create needs --size");
-    if (cg_size_parse_image(size_text, &size, &cli->err) < 0 ||
-        cli_whole_name(cli, argv[optind], &name, &space) < 0 ||
+    if (cg_size_parse_image(size_text, &size, &cli->err) < 0)
+        return cli_misused("create", "%s", cli->err.message);
+    if (cli_whole_name(cli, argv[optind], &name, &space) < 0 ||
         cg_space_create(space, &name, size, size, &cli->err) < 0)
         return cli_failed(cli);
     return CLI_OK;
@@ -77,20 +78,23 @@ static int copy_instead(struct cli *cli, const char *parent, const char *text)
 
 int cli_clone(struct cli *cli, int argc, char **argv)
 {
-    CG_CLEANUP(cg_free) char *full = NULL;
     struct cg_space *space;
     struct cg_name name;
 
     CLI_ARGS(NULL, NULL, NULL, 2, 2);
     const char *parent = argv[optind], *text = argv[optind + 1];
-    if (strcmp(parent, "-") == 0)
-        return cli_misused("clone", "standard input can't be cloned; import it");
+    CG_CLEANUP(cg_free) char *full = NULL;
+    int misused = cli_refuse_stream("clone", parent);
+    if (misused)
+        return misused;
     if (cg_arg_kind(parent) == CG_ARG_PATH) {
         full = realpath(parent, NULL);
         if (!full) {
             cg_error_set(&cli->err, errno, "open %s", parent);
             return cli_failed(cli);
         }
+        if (cli_check_utf8(cli, full) < 0)
+            return cli_failed(cli);
         parent = full;
     }
     int r = cli_whole_name(cli, text, &name, &space);
@@ -159,8 +163,9 @@ int cli_resize(struct cli *cli, int argc, char **argv)
     uint64_t size;
 
     CLI_ARGS(NULL, NULL, NULL, 2, 2);
-    if (cg_size_parse_image(argv[optind + 1], &size, &cli->err) < 0 ||
-        cli_whole_name(cli, argv[optind], &name, &space) < 0 ||
+    if (cg_size_parse_image(argv[optind + 1], &size, &cli->err) < 0)
+        return cli_misused("resize", "%s", cli->err.message);
+    if (cli_whole_name(cli, argv[optind], &name, &space) < 0 ||
         cg_space_resize(space, &name, size, &cli->err) < 0)
         return cli_failed(cli);
     return CLI_OK;

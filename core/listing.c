@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/array.h"
 #include "core/base/cleanup.h"
 #include "core/gateway.h"
 
@@ -72,14 +73,10 @@ static int keep_entry(void *opaque, const struct cg_entry *entry, struct cg_erro
 {
     struct level *l = opaque;
 
-    if (l->count == l->allocated) {
-        size_t n = l->allocated ? 2 * l->allocated : 64;
-        struct cg_entry *v = realloc(l->v, n * sizeof *v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "list");
-        l->v = v;
-        l->allocated = n;
-    }
+    struct cg_entry *v = cg_array_room(l->v, l->count, &l->allocated, sizeof *v);
+    if (!v)
+        return cg_error_set(err, ENOMEM, "list");
+    l->v = v;
     struct cg_entry *e = &l->v[l->count];
     *e = *entry;
     e->name = strdup(entry->name);

@@ -84,7 +84,8 @@ struct cg_space_ops {
     /* An empty image of size bytes (a multiple of 512, not 0).  original_size is what info shows as
      * the size before rounding up; equal to size if nothing was rounded.  With name->draft: see
      * rename; a draft of this size that an interrupted job left is kept with what it holds, for a
-     * restore to go on with: who needs an empty one removes the draft first. */
+     * restore to go on with: who needs an empty one removes the draft first.  After a failure of
+     * this or of clone there is no volume, unless the message says that there is. */
     int (*create)(void *self, const struct cg_name *name, uint64_t size, uint64_t original_size,
                   struct cg_error *err);
     /* Snapshots, all of one consistent moment. */

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/array.h"
 #include "core/base/cleanup.h"
 #include "core/base/size.h"
 #include "core/image/image.h"
@@ -303,14 +304,10 @@ static int keep_entry(void *opaque, const struct cg_entry *entry, struct cg_erro
     struct cg_name name;
     char path[CG_NAME_MAX];
 
-    if (list->count == list->allocated) {
-        size_t n = list->allocated ? 2 * list->allocated : 64;
-        struct cg_tree_entry *v = realloc(list->v, n * sizeof *v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "list a directory");
-        list->v = v;
-        list->allocated = n;
-    }
+    struct cg_tree_entry *v = cg_array_room(list->v, list->count, &list->allocated, sizeof *v);
+    if (!v)
+        return cg_error_set(err, ENOMEM, "list a directory");
+    list->v = v;
     if (child_name(l->dir, entry->name, &name, err) < 0)
         return 0; /* couldn't be looked up */
     struct cg_tree_entry *e = &list->v[list->count];

@@ -13,13 +13,15 @@
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/gateway.h"
+#include "nbdkit-plugin/ending.h"
 
 /* The NBD face: an export is an image, its name the image's name.  Clients can say nothing else, so
  * they reach neither paths nor URIs.
  *
  * Thread model: nbdkit calls from any number of threads, several of one connection at a time; the
  * image takes that as it is.  The globals are set before nbdkit forks and only read afterwards,
- * except connections, which has a lock; nothing starts a thread before that. */
+ * except connections, which has a lock; nothing starts a thread before that.  Callbacks that use
+ * images hold ending_gate shared: the thread that ends the server closes all behind it. */
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
 /* nbdkit sends no longer lists. */
@@ -31,6 +33,8 @@
 static char *root;
 static char *project;
 static char *export_name; /* what the empty export name means; NULL: nothing */
+static char *socket_path; /* to remove at the end */
+static char *ready;       /* what to say when clients can connect */
 static bool read_only;
 static struct cg_gateway *gateway;
 
@@ -73,19 +77,42 @@ static void end_connection(struct connection *c)
     free(c);
 }
 
-/* nbdkit closes no connection any more once it was told to quit: what is still open then, with all
- * threads gone, is closed here. */
-static void cowgate_unload(void)
+static int close_images(bool alone, bool *ret_idle)
 {
+    int worst = 0;
+    struct cg_error err;
+
+    CG_LOCK(&connections_lock);
+    *ret_idle = !connections;
+    for (struct connection *c = connections; c; c = c->next) {
+        int r = cg_image_flush(c->image, &err);
+        if (r < 0)
+            nbdkit_error("%s", err.message);
+        worst = worst < 0 ? worst : r;
+    }
+    if (!alone)
+        return worst;
     while (connections) {
         struct connection *c = connections;
         connections = c->next;
         end_connection(c);
     }
     cg_gateway_free(gateway);
+    gateway = NULL;
+    return worst;
+}
+
+static void cowgate_unload(void)
+{
+    bool idle;
+
+    /* nbdkit closes no connection any more once it quits; all threads are gone. */
+    close_images(true, &idle);
     free(root);
     free(project);
     free(export_name);
+    free(socket_path);
+    free(ready);
 }
 
 static int set_once(char **field, const char *key, const char *value)
@@ -102,12 +129,12 @@ static int set_once(char **field, const char *key, const char *value)
     return 0;
 }
 
-static int set_root(const char *value)
+static int set_path(char **field, const char *key, const char *value)
 {
     /* nbdkit goes to / when it becomes a daemon. */
     CG_CLEANUP(cg_free) char *path = nbdkit_absolute_path(value);
 
-    return path ? set_once(&root, "root", path) : -1;
+    return path ? set_once(field, key, path) : -1;
 }
 
 static int set_export(const char *value)
@@ -123,7 +150,7 @@ static int set_export(const char *value)
 static int cowgate_config(const char *key, const char *value)
 {
     if (strcmp(key, "root") == 0)
-        return set_root(value);
+        return set_path(&root, key, value);
     if (strcmp(key, "project") == 0)
         return set_once(&project, key, value);
     if (strcmp(key, "export") == 0)
@@ -133,7 +160,13 @@ static int cowgate_config(const char *key, const char *value)
         read_only = r == 1;
         return r < 0 ? -1 : 0;
     }
-    nbdkit_error("unknown parameter '%s': there are root, project, readonly and export", key);
+    if (strcmp(key, "socket") == 0)
+        return set_path(&socket_path, key, value);
+    if (strcmp(key, "ready") == 0)
+        return set_once(&ready, key, value);
+    nbdkit_error("unknown parameter '%s': there are root, project, readonly, export, socket and "
+                 "ready",
+                 key);
     return -1;
 }
 
@@ -148,7 +181,21 @@ static int cowgate_get_ready(void)
     struct cg_error err;
 
     cg_files_raise_limit();
-    return result(cg_gateway_new(&options, &gateway, &err), &err);
+    int r = ending_prepare(socket_path, &err);
+    if (r == 0)
+        r = cg_gateway_new(&options, &gateway, &err);
+    return result(r, &err);
+}
+
+static int cowgate_after_fork(void)
+{
+    struct cg_error err;
+
+    if (result(ending_start(close_images, &err), &err) < 0)
+        return -1;
+    if (ready)
+        fprintf(stderr, "%s\n", ready);
+    return 0;
 }
 
 struct listing {
@@ -175,6 +222,7 @@ static int cowgate_list_exports(int readonly, int is_tls, struct nbdkit_exports 
 
     (void)readonly;
     (void)is_tls;
+    CG_LOCK_SHARED(&ending_gate);
     int r = cg_gateway_list_all(gateway, &all, list_export, &l, &err);
     if (r == 0 && l.count > EXPORTS_MAX)
         nbdkit_error("%zu exports are not listed: a list has at most %d; they can be opened by "
@@ -242,6 +290,7 @@ static void *cowgate_open(int readonly)
         nbdkit_error("open: %m");
         return NULL;
     }
+    CG_LOCK_SHARED(&ending_gate);
     int r = open_image(text, !readonly, c, &err);
     if (r == 0) {
         CG_LOCK(&connections_lock);
@@ -258,6 +307,7 @@ static void *cowgate_open(int readonly)
 static void cowgate_close(void *handle)
 {
     struct connection *c = handle;
+    CG_LOCK_SHARED(&ending_gate);
 
     pthread_mutex_lock(&connections_lock);
     struct connection **at = &connections;
@@ -271,12 +321,16 @@ static void cowgate_close(void *handle)
 static const char *cowgate_export_description(void *handle)
 {
     struct connection *c = handle;
+    CG_LOCK_SHARED(&ending_gate);
+
     return c->description;
 }
 
 static int64_t cowgate_get_size(void *handle)
 {
     struct connection *c = handle;
+    CG_LOCK_SHARED(&ending_gate);
+
     return (int64_t)cg_image_size(c->image);
 }
 
@@ -285,6 +339,7 @@ static int cowgate_block_size(void *handle, uint32_t *minimum, uint32_t *preferr
 {
     struct connection *c = handle;
     struct cg_block_size size;
+    CG_LOCK_SHARED(&ending_gate);
 
     cg_image_block_size(c->image, &size);
     *minimum = size.minimum;
@@ -296,12 +351,16 @@ static int cowgate_block_size(void *handle, uint32_t *minimum, uint32_t *preferr
 static int cowgate_can_write(void *handle)
 {
     struct connection *c = handle;
+    CG_LOCK_SHARED(&ending_gate);
+
     return !cg_image_read_only(c->image);
 }
 
 static int cowgate_can_trim(void *handle)
 {
     struct connection *c = handle;
+    CG_LOCK_SHARED(&ending_gate);
+
     return cg_image_can_trim(c->image);
 }
 
@@ -328,6 +387,7 @@ static int cowgate_pread(void *handle, void *buf, uint32_t count, uint64_t offse
 {
     struct connection *c = handle;
     struct cg_error err;
+    CG_LOCK_SHARED(&ending_gate);
 
     (void)flags;
     return result(cg_image_pread(c->image, buf, count, offset, &err), &err);
@@ -343,6 +403,7 @@ static int cowgate_pwrite(void *handle, const void *buf, uint32_t count, uint64_
 {
     struct connection *c = handle;
     struct cg_error err;
+    CG_LOCK_SHARED(&ending_gate);
 
     return result(cg_image_pwrite(c->image, buf, count, offset, fua(flags), &err), &err);
 }
@@ -351,6 +412,7 @@ static int cowgate_flush(void *handle, uint32_t flags)
 {
     struct connection *c = handle;
     struct cg_error err;
+    CG_LOCK_SHARED(&ending_gate);
 
     (void)flags;
     return result(cg_image_flush(c->image, &err), &err);
@@ -360,6 +422,7 @@ static int cowgate_trim(void *handle, uint32_t count, uint64_t offset, uint32_t 
 {
     struct connection *c = handle;
     struct cg_error err;
+    CG_LOCK_SHARED(&ending_gate);
 
     return result(cg_image_trim(c->image, count, offset, fua(flags), &err), &err);
 }
@@ -369,6 +432,7 @@ static int cowgate_zero(void *handle, uint32_t count, uint64_t offset, uint32_t 
     struct connection *c = handle;
     struct cg_error err;
     unsigned f = fua(flags);
+    CG_LOCK_SHARED(&ending_gate);
 
     if (flags & NBDKIT_FLAG_MAY_TRIM)
         f |= CG_MAY_TRIM;
@@ -404,6 +468,7 @@ static int cowgate_extents(void *handle, uint32_t count, uint64_t offset, uint32
     struct connection *c = handle;
     CG_CLEANUP(cg_extents_clear) struct cg_extents e;
     struct cg_error err;
+    CG_LOCK_SHARED(&ending_gate);
 
     cg_extents_init(&e, offset, offset + count, flags & NBDKIT_FLAG_REQ_ONE ? 1 : EXTENTS_MAX);
     int r = cg_image_extents(c->image, &e, &err);
@@ -417,6 +482,7 @@ static int cowgate_extents(void *handle, uint32_t count, uint64_t offset, uint32
 static int cowgate_cache(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
     struct connection *c = handle;
+    CG_LOCK_SHARED(&ending_gate);
 
     (void)flags;
     cg_image_prefetch(c->image, count, offset);
@@ -433,10 +499,14 @@ static struct nbdkit_plugin plugin = {
                    "user's).\n"
                    "project=P       Serve only this project.\n"
                    "readonly=true   Open nothing for writing.\n"
-                   "export=NAME     What the empty export name means (default: nothing).",
+                   "export=NAME     What the empty export name means (default: nothing).\n"
+                   "socket=PATH     A unix socket to remove at the end.\n"
+                   "ready=TEXT      What to print when clients can connect.",
     .unload = cowgate_unload,
     .config = cowgate_config,
     .get_ready = cowgate_get_ready,
+    .after_fork = cowgate_after_fork,
+    .cleanup = ending_finish,
     .list_exports = cowgate_list_exports,
     .default_export = cowgate_default_export,
     .open = cowgate_open,

@@ -2,6 +2,13 @@
 # folder $tmp of its own, with a root $COWGATE_ROOT below it and its own run directory; both go when
 # it ends.  A test passes if it ends with 0, is skipped with 77, fails with anything else.
 
+# What a test mounts is its own: in somebody else's copy of the mounts (unshare --mount) it would stay
+# mounted after umount, with what was not written yet.
+if [ "$(id -u)" = 0 ] && [ -z "${COWGATE_TEST_MOUNTS-}" ] && unshare --mount true 2>/dev/null; then
+    export COWGATE_TEST_MOUNTS=own
+    exec unshare --mount bash "$0" "$@"
+fi
+
 set -euo pipefail
 export LC_ALL=C TZ=UTC
 
@@ -100,6 +107,37 @@ h.set_export_name(sys.argv[2])
 h.connect_unix(sys.argv[1])
 h.shutdown()' "$1" "$2"
 }
+
+# start_writer URI: a client that stays connected.  write N makes the whole export bytes of value N,
+# stop_writer ends it.
+start_writer() {
+    cat >"$tmp/writer.py" <<'PY'
+import sys, nbd
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+for line in sys.stdin:
+    for off in range(0, h.get_size(), 1 << 20):
+        h.pwrite(bytes([int(line)]) * (1 << 20), off)
+    print("done", line, end="", flush=True)
+h.shutdown()
+PY
+    coproc WRITER { nbd_python "$tmp/writer.py" "$1"; }
+    writer_pid=$WRITER_PID # bash forgets it when the process ends
+    cleanup_fn stop "$writer_pid" # before its server, which waits for it
+}
+write() {
+    local answer
+    echo "$1" >&"${WRITER[1]}"
+    read -r answer <&"${WRITER[0]}"
+    [ "$answer" = "done $1" ] || fail "writer: $answer"
+}
+stop_writer() {
+    exec {WRITER[1]}>&-
+    wait "$writer_pid" || fail "the writer saw an error"
+}
+
+# is_all FILE N: every byte has the value N.
+is_all() { [ -s "$1" ] && [ "$(tr -d "\\$(printf %03o "$2")" <"$1" | wc -c)" = 0 ] || fail "$1 isn't all $2"; }
 
 # uri SOCKET [NAME]: the URI of an export, or of the server.
 uri() { echo "nbd+unix:///${2-}?socket=$1"; }

@@ -5,12 +5,15 @@
 #include <stdlib.h>
 
 #include "core/backups/cache.h"
+#include "core/base/bulk.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 
 /* Thread model: one lock guards the table, the list and every entry's fields except data, which
  * only the loading thread writes before state says READY and which nobody writes after.  The lock
  * isn't held while loading. */
+
+#define SPARES 4
 
 enum state {
     LOADING,
@@ -37,7 +40,8 @@ struct cg_cache {
     size_t slots; /* a power of two */
     struct cg_cached **slot;
     struct cg_cached *newest, *oldest;
-    uint8_t *spare; /* one chunk's buffer: a new one costs the kernel 4 MiB of zeroing */
+    uint8_t *spare[SPARES]; /* chunks' buffers: a new one costs the kernel 4 MiB of zeroing */
+    unsigned spares;
 };
 
 struct cg_cache *cg_cache_new(uint64_t bytes)
@@ -76,7 +80,8 @@ void cg_cache_free(struct cg_cache *c)
     }
     pthread_cond_destroy(&c->loaded);
     pthread_mutex_destroy(&c->lock);
-    free(c->spare);
+    while (c->spares > 0)
+        free(c->spare[--c->spares]);
     free(c->slot);
     free(c);
 }
@@ -111,8 +116,8 @@ static void evict_locked(struct cg_cache *c)
         unlink_locked(c, e);
         *find_locked(c, &e->ref) = e->next;
         c->bytes -= e->ref.len;
-        if (e->ref.len == CG_CHUNK_SIZE && !c->spare) {
-            c->spare = e->data;
+        if (e->ref.len == CG_CHUNK_SIZE && c->spares < SPARES) {
+            c->spare[c->spares++] = e->data;
             e->data = NULL;
         }
         free_entry(e);
@@ -128,12 +133,10 @@ static struct cg_cached *add_locked(struct cg_cache *c, const struct cg_ref *ref
         return NULL;
     c->bytes += ref->len;
     evict_locked(c);
-    if (ref->len == CG_CHUNK_SIZE && c->spare) {
-        e->data = c->spare;
-        c->spare = NULL;
-    } else {
-        e->data = malloc(ref->len);
-    }
+    if (ref->len == CG_CHUNK_SIZE && c->spares > 0)
+        e->data = c->spare[--c->spares];
+    else
+        e->data = cg_bulk_buffer(ref->len);
     if (!e->data) {
         c->bytes -= ref->len;
         free(e);

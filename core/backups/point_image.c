@@ -82,7 +82,9 @@ static int point_pread(void *self, void *buf, size_t len, uint64_t off, struct c
 
     uint64_t expected = atomic_exchange(&p->next, off + len);
     uint64_t distance = off > expected ? off - expected : expected - off;
-    if (distance <= NEAR)
+    /* Not for who takes chunks whole: several do that at once, so that what is read ahead for one
+     * would be decoded a second time by another. */
+    if (distance <= NEAR && len < CG_CHUNK_SIZE)
         read_ahead(p, (off + len - 1) / CG_CHUNK_SIZE + 1, AHEAD);
     while (len > 0) {
         uint32_t in = (uint32_t)(off % CG_CHUNK_SIZE);

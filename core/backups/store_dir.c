@@ -45,25 +45,15 @@ static int dir_get(struct cg_store *store, const char *path, void *buf, size_t s
     return 0;
 }
 
-static void close_dir(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
-
 int cg_store_dir_list(struct cg_store *store, const char *path, cg_store_list_fn *fn, void *opaque,
                       struct cg_error *err)
 {
     struct cg_store_dir *d = (struct cg_store_dir *)store;
     struct dirent *e;
 
-    int fd = openat(d->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CG_CLEANUP(close_dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        int r = cg_error_set(err, errno, "list %s", path);
-        cg_close(&fd);
-        return r;
-    }
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(d->fd, path, 0);
+    if (!dir)
+        return cg_error_set(err, errno, "list %s", path);
     while (errno = 0, (e = readdir(dir))) {
         if (e->d_name[0] == '.')
             continue; /* not ours, or being written */

@@ -192,36 +192,45 @@ int cg_dir_make(int dirfd, const char *path, mode_t mode, struct cg_error *err)
     return 0;
 }
 
-static void close_dir(DIR **dir)
+DIR *cg_dir_open(int dirfd, const char *path, int flags)
 {
-    if (*dir)
-        closedir(*dir);
+    int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+    if (!dir)
+        cg_close(&fd);
+    return dir;
 }
 
-int cg_tree_remove(int dirfd, const char *path, struct cg_error *err)
+void cg_closedir(DIR **dir)
 {
-    if (unlinkat(dirfd, path, 0) == 0 || errno == ENOENT)
+    int saved = errno;
+
+    if (*dir)
+        closedir(*dir);
+    errno = saved;
+}
+
+int cg_tree_remove(int at, const char *path, struct cg_error *err)
+{
+    if (unlinkat(at, path, 0) == 0 || errno == ENOENT)
         return 0;
     if (errno != EISDIR && errno != EPERM)
         return cg_error_set(err, errno, "remove %s", path);
-    int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    CG_CLEANUP(close_dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        int r = cg_error_set(err, errno, "open directory %s", path);
-        cg_close(&fd);
-        return r;
-    }
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(at, path, O_NOFOLLOW);
+    if (!dir)
+        return cg_error_set(err, errno, "open directory %s", path);
     struct dirent *e;
     while (errno = 0, (e = readdir(dir))) {
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
             continue;
-        int r = cg_tree_remove(fd, e->d_name, err);
+        int r = cg_tree_remove(dirfd(dir), e->d_name, err);
         if (r < 0)
             return cg_error_prefix(err, r, "%s", path);
     }
     if (errno)
         return cg_error_set(err, errno, "list %s", path);
-    if (unlinkat(dirfd, path, AT_REMOVEDIR) < 0 && errno != ENOENT)
+    if (unlinkat(at, path, AT_REMOVEDIR) < 0 && errno != ENOENT)
         return cg_error_set(err, errno, "remove %s", path);
     return 0;
 }

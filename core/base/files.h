@@ -3,6 +3,7 @@
 #ifndef CG_BASE_FILES_H
 #define CG_BASE_FILES_H
 
+#include <dirent.h>
 #include <stdint.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -33,6 +34,10 @@ int cg_dir_sync(int dirfd, const char *path, struct cg_error *err);
 
 /* Makes path and its parents, durably where they are new.  A directory that is there is fine. */
 int cg_dir_make(int dirfd, const char *path, mode_t mode, struct cg_error *err);
+
+/* Opens the directory path to read what is in it; flags: O_NOFOLLOW or 0.  NULL with errno set. */
+DIR *cg_dir_open(int dirfd, const char *path, int flags);
+void cg_closedir(DIR **dir); /* for CG_CLEANUP */
 
 /* Removes path with all that is in it; nothing there is fine.  Follows no symbolic links. */
 int cg_tree_remove(int dirfd, const char *path, struct cg_error *err);

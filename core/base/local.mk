@@ -1,5 +1,6 @@
 noinst_LTLIBRARIES += core/libcowgate-base.la
 core_libcowgate_base_la_SOURCES = core/space.c core/space.h \
+	core/base/array.h \
 	core/base/bulk.c core/base/bulk.h \
 	core/base/bytes.c core/base/bytes.h \
 	core/base/cleanup.h \

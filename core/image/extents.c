@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "core/base/array.h"
 #include "core/base/bytes.h"
 #include "core/image/image.h"
 
@@ -39,14 +40,10 @@ int cg_extents_to(struct cg_extents *e, uint64_t end, enum cg_extent_type type,
         e->end = e->next; /* full: the last extent is complete, the rest isn't described */
         return 0;
     }
-    if (e->count == e->allocated) {
-        size_t n = e->allocated ? 2 * e->allocated : 16;
-        struct cg_extent *v = realloc(e->v, n * sizeof *v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "list extents");
-        e->v = v;
-        e->allocated = n;
-    }
+    struct cg_extent *v = cg_array_room(e->v, e->count, &e->allocated, sizeof *v);
+    if (!v)
+        return cg_error_set(err, ENOMEM, "list extents");
+    e->v = v;
     e->v[e->count++] = (struct cg_extent){ .off = e->next, .len = end - e->next, .type = type };
     e->next = end;
     return 0;

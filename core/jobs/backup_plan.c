@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "core/backups/page.h"
+#include "core/base/array.h"
 #include "core/base/bytes.h"
 #include "core/jobs/backup_plan.h"
 
@@ -21,14 +22,10 @@ static int add(struct cg_plan *plan, uint64_t chunk, bool zero, struct cg_error 
             plan->v[plan->count - 1] = chunk << 1;
         return 0;
     }
-    if (plan->count == plan->allocated) {
-        size_t n = plan->allocated ? 2 * plan->allocated : 1024;
-        uint64_t *v = realloc(plan->v, n * sizeof *v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "plan a backup");
-        plan->v = v;
-        plan->allocated = n;
-    }
+    uint64_t *v = cg_array_room(plan->v, plan->count, &plan->allocated, sizeof *v);
+    if (!v)
+        return cg_error_set(err, ENOMEM, "plan a backup");
+    plan->v = v;
     plan->v[plan->count++] = chunk << 1 | zero;
     return 0;
 }

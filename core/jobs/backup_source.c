@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/base/array.h"
 #include "core/base/cleanup.h"
 #include "core/jobs/backup_source.h"
 
@@ -123,14 +124,10 @@ static int find_stray(void *opaque, const struct cg_entry *entry, struct cg_erro
         strncmp(at + 1, s->stem, strlen(s->stem)) != 0 ||
         strlen(at + strlen("@" PREFIX)) != CG_SESSION_ID)
         return 0;
-    if (s->count == s->allocated) {
-        size_t n = s->allocated ? 2 * s->allocated : 16;
-        struct stray *v = realloc(s->v, n * sizeof *v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "list snapshots");
-        s->v = v;
-        s->allocated = n;
-    }
+    struct stray *v = cg_array_room(s->v, s->count, &s->allocated, sizeof *v);
+    if (!v)
+        return cg_error_set(err, ENOMEM, "list snapshots");
+    s->v = v;
     struct stray *stray = &s->v[s->count++];
     *stray = (struct stray){ .needed = false };
     memcpy(stray->volume, entry->name, (size_t)(at - entry->name));

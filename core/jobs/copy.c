@@ -1,11 +1,14 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/bulk.h"
@@ -306,23 +309,46 @@ struct stream {
     bool failed;
 };
 
-static int write_all(int fd, const uint8_t *buf, size_t len, struct cg_error *err)
+/* Waits for whoever reads the output, who may never do, and lets the job be cancelled meanwhile. */
+static int wait_for_reader(struct stream *s, uint64_t written, struct cg_error *err)
 {
-    while (len > 0) {
-        ssize_t n = write(fd, buf, len);
-        if (n < 0 && errno == EAGAIN) {
-            struct pollfd p = { .fd = fd, .events = POLLOUT };
-            poll(&p, 1, -1);
-            continue;
-        }
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return cg_error_set(err, errno, "write the output");
-        buf += n;
-        len -= (size_t)n;
+    struct pollfd p = { .fd = s->fd, .events = POLLOUT };
+
+    if (poll(&p, 1, 100) != 0)
+        return 0;
+    return report(s->progress, written, s->total, err);
+}
+
+static int write_all(struct stream *s, const uint8_t *buf, size_t len, uint64_t off,
+                     struct cg_error *err)
+{
+    for (size_t done = 0; done < len;) {
+        ssize_t n = write(s->fd, buf + done, len - done);
+        int r = 0;
+        if (n >= 0)
+            done += (size_t)n;
+        else if (errno == EAGAIN)
+            r = wait_for_reader(s, off + done, err);
+        else if (errno != EINTR)
+            r = cg_error_set(err, errno, "write the output");
+        if (r < 0)
+            return r;
     }
     return 0;
+}
+
+/* The same pipe by a descriptor of our own that doesn't block: to set that on the given one would
+ * set it for everybody who shares it.  The given one for anything else. */
+static int dont_block(int fd)
+{
+    struct stat st;
+    char path[32];
+
+    if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
+        return fd;
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    int own = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    return own < 0 ? fd : own;
 }
 
 /* Reads a piece; a hole isn't fetched. */
@@ -378,7 +404,7 @@ static int stream_piece(void *opaque, uint64_t item, unsigned worker, struct cg_
     if (r == 0) {
         if (!wait_for_turn(s, item))
             return 0;
-        r = write_all(s->fd, s->buffer[worker], len, err);
+        r = write_all(s, s->buffer[worker], len, off, err);
     }
     if (r == 0)
         r = report(s->progress, end, s->total, err);
@@ -390,7 +416,7 @@ int cg_copy_stream(struct cg_image *source, int fd, const struct cg_progress *pr
 {
     struct stream s = {
         .source = source,
-        .fd = fd,
+        .fd = dont_block(fd),
         .total = cg_image_size(source),
         .progress = progress,
     };
@@ -403,5 +429,7 @@ int cg_copy_stream(struct cg_image *source, int fd, const struct cg_progress *pr
         free(s.buffer[i]);
     pthread_cond_destroy(&s.turn_wake);
     pthread_mutex_destroy(&s.turn_lock);
+    if (s.fd != fd)
+        close(s.fd);
     return r;
 }

@@ -18,7 +18,8 @@ struct cg_copy_options {
 int cg_copy(struct cg_image *source, struct cg_image *target, const struct cg_copy_options *options,
             struct cg_error *err);
 
-/* Writes all of source, in order, to a file descriptor that can't seek (a pipe). */
+/* Writes all of source, in order, to a file descriptor that can't seek (a pipe).  It can be
+ * cancelled also while nobody reads the pipe. */
 int cg_copy_stream(struct cg_image *source, int fd, const struct cg_progress *progress,
                    struct cg_error *err);
 

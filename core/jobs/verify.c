@@ -9,6 +9,7 @@
 
 #include "core/backups/page.h"
 #include "core/backups/repository.h"
+#include "core/base/array.h"
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
 #include "core/jobs/verify.h"
@@ -147,14 +148,11 @@ static int add_page(struct verify *v, const struct cg_point *point, uint64_t num
 
     if (r != 1)
         return r;
-    if (v->page_count == v->pages_allocated) {
-        size_t n = v->pages_allocated ? 2 * v->pages_allocated : 256;
-        struct page_item *pages = realloc(v->pages, n * sizeof *pages);
-        if (!pages)
-            return cg_error_set(err, ENOMEM, "list pages");
-        v->pages = pages;
-        v->pages_allocated = n;
-    }
+    struct page_item *pages =
+        cg_array_room(v->pages, v->page_count, &v->pages_allocated, sizeof *pages);
+    if (!pages)
+        return cg_error_set(err, ENOMEM, "list pages");
+    v->pages = pages;
     v->pages[v->page_count++] = (struct page_item){ point->pages[number], number, point->size };
     return 0;
 }

@@ -15,28 +15,18 @@
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/volumes/change.h"
+#include "core/volumes/flatten.h"
 #include "core/volumes/map.h"
 #include "core/volumes/volume.h"
 #include "core/volumes/work_map.h"
 
-static void close_dir(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
-
 /* Removes what an interrupted change left: files that volume.json doesn't name. */
 static void remove_unnamed(struct cg_volume *v)
 {
-    int fd = openat(v->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CG_CLEANUP(close_dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(v->dirfd, ".", 0);
     struct dirent *e;
 
-    if (!dir) {
-        cg_close(&fd);
-        return;
-    }
-    while ((e = readdir(dir))) {
+    while (dir && (e = readdir(dir))) {
         char uuid[CG_UUID_LEN + 1] = "";
         size_t len = strlen(e->d_name);
         bool layer = len > CG_UUID_LEN && (strcmp(e->d_name + CG_UUID_LEN, ".data") == 0 ||
@@ -107,7 +97,7 @@ static int follow(struct cg_volume *v, struct cg_layer *top, bool left, struct c
  * now. */
 static int refresh_chain(struct cg_volume *v, bool left, struct cg_error *err)
 {
-    struct cg_image *parent = cg_chain_parent(v->head);
+    struct cg_parent *parent = cg_chain_parent(v->head);
     struct cg_layers *head = &v->json.head;
     struct cg_layer **open = NULL;
     struct cg_layers mine;
@@ -270,7 +260,10 @@ static int begin_locked(struct cg_volume *v, struct cg_error *err)
     remove_unnamed(v);
     forget_sealed(v);
     cg_work_map_clean(v->run);
-    return v->brief ? begin_brief(v, left, err) : begin_writing(v, left, err);
+    r = v->brief ? begin_brief(v, left, err) : begin_writing(v, left, err);
+    if (r == 0)
+        cg_flatten_finish_locked(v, NULL); /* if it can't be now, then later */
+    return r;
 }
 
 /* *ret_control: to be stopped after a failure, without the lock. */

@@ -11,8 +11,8 @@
 struct cg_chain {
     atomic_uint refs;
     uint64_t size;
-    struct cg_image *parent; /* owned reference, or NULL */
-    uint64_t parent_size;    /* 0 without a parent */
+    struct cg_parent *parent; /* owned reference, or NULL */
+    uint64_t parent_size;     /* 0 without a parent */
     size_t count;
     struct cg_layer *layer[]; /* owned references */
 };
@@ -24,7 +24,7 @@ struct source {
 };
 
 struct cg_chain *cg_chain_new(uint64_t size, struct cg_layer **layers, size_t count,
-                              struct cg_image *parent)
+                              struct cg_parent *parent)
 {
     struct cg_chain *chain = calloc(1, sizeof *chain + count * sizeof *chain->layer);
 
@@ -36,8 +36,8 @@ struct cg_chain *cg_chain_new(uint64_t size, struct cg_layer **layers, size_t co
     for (size_t i = 0; i < count; i++)
         chain->layer[i] = cg_layer_ref(layers[i]);
     if (parent) {
-        chain->parent = cg_image_ref(parent);
-        chain->parent_size = cg_image_size(parent);
+        chain->parent = cg_parent_ref(parent);
+        chain->parent_size = cg_image_size(cg_parent_image(parent));
     }
     return chain;
 }
@@ -54,7 +54,7 @@ struct cg_chain *cg_chain_push(struct cg_chain *old, struct cg_layer *layer)
     for (size_t i = 0; i < old->count; i++)
         chain->layer[i] = cg_layer_ref(old->layer[i]);
     chain->layer[old->count] = cg_layer_ref(layer);
-    chain->parent = old->parent ? cg_image_ref(old->parent) : NULL;
+    chain->parent = old->parent ? cg_parent_ref(old->parent) : NULL;
     chain->parent_size = old->parent_size;
     return chain;
 }
@@ -71,7 +71,7 @@ void cg_chain_unref(struct cg_chain *chain)
         return;
     for (size_t i = 0; i < chain->count; i++)
         cg_layer_unref(chain->layer[i]);
-    cg_image_unref(chain->parent);
+    cg_parent_unref(chain->parent);
     free(chain);
 }
 
@@ -100,7 +100,7 @@ struct cg_layer *cg_chain_top(struct cg_chain *chain)
     return chain->layer[chain->count - 1];
 }
 
-struct cg_image *cg_chain_parent(struct cg_chain *chain)
+struct cg_parent *cg_chain_parent(struct cg_chain *chain)
 {
     return chain->parent;
 }
@@ -135,7 +135,7 @@ static int read_parent(struct cg_chain *chain, uint8_t *buf, size_t len, uint64_
     size_t n = off < chain->parent_size ? (size_t)cg_min(len, chain->parent_size - off) : 0;
 
     memset(buf + n, 0, len - n);
-    return cg_image_pread(chain->parent, buf, n, off, err);
+    return cg_image_pread(cg_parent_image(chain->parent), buf, n, off, err);
 }
 
 static int read_from(struct cg_chain *chain, size_t depth, uint8_t *buf, size_t len, uint64_t off,
@@ -255,7 +255,7 @@ static int parent_extents(struct cg_chain *chain, uint64_t end, struct cg_extent
     if (e->next >= chain->parent_size)
         return cg_extents_to(e, end, CG_HOLE, err);
     cg_extents_init(&below, e->next, cg_min(end, chain->parent_size), e->max);
-    int r = cg_image_extents(chain->parent, &below, err);
+    int r = cg_image_extents(cg_parent_image(chain->parent), &below, err);
     for (size_t i = 0; r == 0 && i < below.count; i++)
         r = cg_extents_to(e, below.v[i].off + below.v[i].len, below.v[i].type, err);
     if (r == 0 && below.next == chain->parent_size) /* to the end of its last block */
@@ -353,6 +353,7 @@ void cg_chain_prefetch(struct cg_chain *chain, uint64_t len, uint64_t off)
                  &from, &count, NULL) < 0)
             return;
         if (from.kind == FROM_PARENT)
-            cg_image_prefetch(chain->parent, cg_min(count * CG_BLOCK, end - off), off);
+            cg_image_prefetch(cg_parent_image(chain->parent), cg_min(count * CG_BLOCK, end - off),
+                              off);
     }
 }

@@ -9,13 +9,14 @@
 
 #include "core/image/image.h"
 #include "core/volumes/layer.h"
+#include "core/volumes/parent.h"
 
 struct cg_chain;
 
 /* A chain of count layers (at least 1), of size bytes.  Takes references of its own to the layers
  * and to parent, which may be NULL.  NULL if memory is short. */
 struct cg_chain *cg_chain_new(uint64_t size, struct cg_layer **layers, size_t count,
-                              struct cg_image *parent);
+                              struct cg_parent *parent);
 
 /* The same with one more layer on top, whose size is that of the new chain. */
 struct cg_chain *cg_chain_push(struct cg_chain *chain, struct cg_layer *layer);
@@ -28,7 +29,7 @@ uint64_t cg_chain_size(struct cg_chain *chain);
 size_t cg_chain_count(struct cg_chain *chain);
 struct cg_layer *cg_chain_layer(struct cg_chain *chain, size_t i); /* 0 is the lowest */
 struct cg_layer *cg_chain_top(struct cg_chain *chain);
-struct cg_image *cg_chain_parent(struct cg_chain *chain); /* may be NULL */
+struct cg_parent *cg_chain_parent(struct cg_chain *chain); /* may be NULL */
 
 int cg_chain_read(struct cg_chain *chain, void *buf, size_t len, uint64_t off,
                   struct cg_error *err);

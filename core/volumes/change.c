@@ -399,6 +399,7 @@ static int perform(struct cg_volume *v, const struct cg_change *change,
     CG_LOCK(&v->change);
     if (v->lock_fd < 0)
         return cg_error_set(err, EAGAIN, "%s", v->label);
+    cg_flatten_finish_locked(v, NULL);
     if (atomic_load(&v->failed) < 0)
         return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
     int r = repeated(v, change, ret_sealed, err);
@@ -483,7 +484,7 @@ static int ask(int dirfd, const struct cg_change *change, struct cg_layers *ret_
                   change->snapshot, "size", (json_int_t)change->size);
     if (!request)
         return cg_error_set(err, ENOMEM, "ask the writer");
-    int r = cg_control_ask(writer.socket, request, NULL, NULL, &answer, err);
+    int r = cg_control_ask(writer.socket, request, CG_CONTROL_SILENCE, NULL, NULL, &answer, err);
     json_decref(request);
     if (r == 0 && ret_sealed)
         r = cg_layers_from_json(answer, ret_sealed, err);

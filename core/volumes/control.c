@@ -1,6 +1,7 @@
 /* Thread model: one thread accepts, each connection has a thread of its own, which frees nothing:
- * the accepting thread and cg_control_stop join them.  A call's fields but `done` belong to its
- * thread.
+ * the accepting thread and cg_control_stop join them.  The accepting thread also tells those who
+ * wait for an answer that they are worked for.  A call's fields but `done` and those that `sending`
+ * guards belong to its thread.
  */
 #include "config.h"
 
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/time.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -20,13 +22,16 @@
 #include "core/volumes/control.h"
 
 #define LINE_MAX_BYTES ((size_t)16 << 20)
+#define TICK 1000 /* milliseconds */
 
 struct cg_control_call {
     struct cg_control *control;
     struct cg_control_call *next;
     pthread_t thread;
     int fd;
-    atomic_bool done; /* the thread ends: it can be joined */
+    atomic_bool done;        /* the thread ends: it can be joined */
+    pthread_mutex_t sending; /* guards what is sent, and the next */
+    bool working;            /* there is a request, and no answer yet */
 };
 
 struct cg_control {
@@ -72,7 +77,8 @@ static int send_line(int fd, const json_t *json)
     return 0;
 }
 
-/* The next line; what follows it stays in the socket.  -ECONNRESET at the end. */
+/* The next line; what follows it stays in the socket.  -ECONNRESET at the end, -ETIMEDOUT if the
+ * socket has a time for that. */
 static int receive_line(int fd, json_t **ret)
 {
     CG_CLEANUP(cg_free) char *text = NULL;
@@ -89,6 +95,8 @@ static int receive_line(int fd, json_t **ret)
         ssize_t n = recv(fd, text + len, max - len, MSG_PEEK);
         if (n < 0 && errno == EINTR)
             continue;
+        if (n < 0 && errno == EAGAIN)
+            return -ETIMEDOUT;
         if (n <= 0)
             return -ECONNRESET;
         char *newline = memchr(text + len, '\n', (size_t)n);
@@ -104,6 +112,25 @@ static int receive_line(int fd, json_t **ret)
     return *ret ? 0 : -EPROTO;
 }
 
+static void set_working(struct cg_control_call *call, bool working)
+{
+    CG_LOCK(&call->sending);
+    call->working = working;
+}
+
+/* Waits for nobody: who doesn't read what there is needn't be told more. */
+static void tick(struct cg_control_call *call)
+{
+    static const char line[] = "{\"working\":true}\n";
+
+    if (pthread_mutex_trylock(&call->sending) != 0)
+        return;
+    if (call->working &&
+        send(call->fd, line, sizeof line - 1, MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof line - 1)
+        call->working = false;
+    pthread_mutex_unlock(&call->sending);
+}
+
 static void answer_call(struct cg_control_call *call)
 {
     struct cg_error error = { .message = "" };
@@ -113,6 +140,7 @@ static void answer_call(struct cg_control_call *call)
 
     if (r == -ECONNRESET) /* somebody looked whether anybody is there */
         return;
+    set_working(call, true);
     if (r < 0 || !json_is_object(request))
         r = cg_error_say(&error, EPROTO, "the request is not a line of JSON");
     else
@@ -124,6 +152,7 @@ static void answer_call(struct cg_control_call *call)
     } else {
         json_object_set_new(answer, "ok", json_true());
     }
+    set_working(call, false);
     send_line(call->fd, answer);
 }
 
@@ -140,6 +169,7 @@ static void *call_main(void *arg)
 static void join_call(struct cg_control_call *call)
 {
     pthread_join(call->thread, NULL);
+    pthread_mutex_destroy(&call->sending);
     close(call->fd);
     free(call);
 }
@@ -164,6 +194,7 @@ static void begin_call(struct cg_control *control, int fd)
     if (call) {
         call->control = control;
         call->fd = fd;
+        pthread_mutex_init(&call->sending, NULL);
         if (pthread_create(&call->thread, NULL, call_main, call) == 0) {
             call->next = control->calls;
             control->calls = call;
@@ -181,13 +212,18 @@ static void *accept_main(void *arg)
                             { .fd = control->wake, .events = POLLIN } };
 
     for (;;) {
-        /* A call that has ended is joined at the next one, or at the end. */
-        if (poll(fds, 2, -1) < 0)
+        int n = poll(fds, 2, control->calls ? TICK : -1);
+        if (n < 0)
             continue;
-        if (fds[1].revents)
+        if (n > 0 && fds[1].revents)
             return NULL;
-        int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC);
         join_done(control);
+        if (n == 0) {
+            for (struct cg_control_call *call = control->calls; call; call = call->next)
+                tick(call);
+            continue;
+        }
+        int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC);
         if (fd >= 0)
             begin_call(control, fd);
         else if (errno != EINTR && errno != ECONNABORTED)
@@ -272,25 +308,46 @@ int cg_control_progress(struct cg_control_call *call, uint64_t done, uint64_t to
     CG_CLEANUP(json_cleanup)
     json_t *line = json_pack("{s:I, s:I}", "done", (json_int_t)done, "total", (json_int_t)total);
 
+    CG_LOCK(&call->sending);
     return !line || send_line(call->fd, line) < 0;
 }
 
-static int open_socket(const char *path)
+/* silence: the milliseconds after which to give up waiting for the other end (-EAGAIN); 0: at once.
+ */
+static int open_socket(const char *path, unsigned silence)
 {
+    struct timeval time = { .tv_sec = silence / 1000, .tv_usec = silence % 1000 * 1000 };
     struct sockaddr_un address;
     int fd, r = address_of(path, &address);
 
     if (r < 0)
         return r;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (silence ? 0 : SOCK_NONBLOCK), 0);
     if (fd < 0)
         return -errno;
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time) < 0 ||
+        connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
         r = -errno;
         close(fd);
         return r;
     }
     return fd;
+}
+
+/* Full of others that wait, or connected to somebody (fd) who says nothing. */
+static int silent(const char *path, int fd, unsigned silence, struct cg_error *err)
+{
+    struct ucred peer = { .pid = 0 };
+    socklen_t len = sizeof peer;
+    char who[32] = "the process";
+
+    if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid)
+        snprintf(who, sizeof who, "process %ld", (long)peer.pid);
+    return cg_error_say(err, ETIMEDOUT,
+                        "%s at %s has said nothing for %u seconds: it is stopped or hangs; let it "
+                        "go on, or end it",
+                        who, path, (silence + 999) / 1000);
 }
 
 static int take_error(const json_t *answer, struct cg_error *err)
@@ -303,17 +360,22 @@ static int take_error(const json_t *answer, struct cg_error *err)
     return cg_error_say(err, (int)errnum, "%s", message ? message : "the writer gave no reason");
 }
 
-int cg_control_ask(const char *path, const json_t *request,
+int cg_control_ask(const char *path, const json_t *request, unsigned silence,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    json_t **ret_answer, struct cg_error *err)
 {
-    CG_CLEANUP(cg_close) int fd = open_socket(path);
+    CG_CLEANUP(cg_close) int fd = open_socket(path, silence);
+    int sent = fd < 0 ? fd : send_line(fd, request);
 
-    if (fd < 0 || send_line(fd, request) < 0)
+    if (sent == -EAGAIN)
+        return silent(path, fd, silence, err);
+    if (sent < 0)
         return cg_error_say(err, ECONNRESET, "nobody answers at %s", path);
     for (;;) {
         CG_CLEANUP(json_cleanup) json_t *answer = NULL;
         int r = receive_line(fd, &answer);
+        if (r == -ETIMEDOUT)
+            return silent(path, fd, silence, err);
         if (r < 0)
             return cg_error_say(err, ECONNRESET, "the process at %s ended", path);
         if (json_object_get(answer, "ok")) {
@@ -322,6 +384,8 @@ int cg_control_ask(const char *path, const json_t *request,
         }
         if (json_object_get(answer, "errno"))
             return take_error(answer, err);
+        if (json_object_get(answer, "working"))
+            continue;
         uint64_t done = (uint64_t)json_integer_value(json_object_get(answer, "done"));
         uint64_t total = (uint64_t)json_integer_value(json_object_get(answer, "total"));
         if (progress && progress(opaque, done, total))
@@ -331,7 +395,7 @@ int cg_control_ask(const char *path, const json_t *request,
 
 bool cg_control_answers(const char *path)
 {
-    CG_CLEANUP(cg_close) int fd = open_socket(path);
+    CG_CLEANUP(cg_close) int fd = open_socket(path, 0);
 
-    return fd >= 0;
+    return fd >= 0 || fd == -EAGAIN;
 }

@@ -1,5 +1,6 @@
 /* The socket of a volume's writer: what other processes want of it.  A connection carries one
- * request, a line of JSON; the answer is lines of JSON, of which the last has "ok" or "errno". */
+ * request, a line of JSON; the answer is lines of JSON, of which the last has "ok" or "errno".  One
+ * a second says that the process is working on it. */
 #ifndef CG_VOLUMES_CONTROL_H
 #define CG_VOLUMES_CONTROL_H
 
@@ -33,13 +34,16 @@ void cg_control_stop(struct cg_control *control);
 /* Within fn: tells the other end how far it is.  Non-zero if nobody waits any more. */
 int cg_control_progress(struct cg_control_call *call, uint64_t done, uint64_t total);
 
+#define CG_CONTROL_SILENCE 30000 /* milliseconds that are too long for a process that works */
+
 /* Asks who listens at socket.  0 with the answer, which the caller owns; -ECONNRESET if nobody
- * listens or the other end died before it answered: start again; else the answer's error. */
-int cg_control_ask(const char *socket, const json_t *request,
+ * listens or the other end died before it answered: start again; -ETIMEDOUT if it said nothing for
+ * so many milliseconds (the message names the process); else the answer's error. */
+int cg_control_ask(const char *socket, const json_t *request, unsigned silence,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    json_t **ret_answer, struct cg_error *err);
 
-/* True if somebody listens at socket. */
+/* True if somebody listens at socket.  Doesn't wait. */
 bool cg_control_answers(const char *socket);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #include "core/base/bytes.h"
 #include "core/base/bulk.h"
@@ -77,7 +78,7 @@ static int fill(struct fill *f, struct cg_error *err)
     return r;
 }
 
-/* volume.json with uuid below everything and no parent. */
+/* volume.json with uuid below everything and the parent to be released. */
 static int flat_json(struct cg_volume *v, const char *uuid, struct cg_volume_json *ret,
                      struct cg_error *err)
 {
@@ -86,6 +87,8 @@ static int flat_json(struct cg_volume *v, const char *uuid, struct cg_volume_jso
 
     if (r < 0)
         return r;
+    strcpy(json.release, json.parent);
+    strcpy(json.release_uuid, json.uuid);
     json.parent[0] = json.parent_identity[0] = '\0';
     json.parent_size = 0;
     r = cg_layers_insert(&json.head, uuid, err);
@@ -172,9 +175,8 @@ static int flatten(struct cg_volume *v, struct fill *f, struct cg_error *err)
     return r;
 }
 
-/* The parent's name and what is to be let go of; 1 if there is something to do. */
-static int enter(struct cg_volume *v, char ret_ref[static CG_NAME_MAX],
-                 struct cg_image **ret_parent, struct cg_error *err)
+/* 1, and the parent, if there is one. */
+static int enter(struct cg_volume *v, struct cg_parent **ret_parent, struct cg_error *err)
 {
     CG_LOCK(&v->change);
     if (v->lock_fd < 0)
@@ -184,28 +186,65 @@ static int enter(struct cg_volume *v, char ret_ref[static CG_NAME_MAX],
     if (v->flattening)
         return cg_error_say(err, EBUSY, "%s is being flattened already", v->label);
     v->flattening = true;
-    strcpy(ret_ref, v->json.parent);
-    *ret_parent = cg_image_ref(cg_chain_parent(v->head));
+    *ret_parent = cg_parent_ref(cg_chain_parent(v->head));
     return 1;
+}
+
+int cg_flatten_finish_locked(struct cg_volume *v, struct cg_error *err)
+{
+    struct cg_volume_json json;
+
+    if (!*v->json.release)
+        return 0;
+    if (atomic_load(&v->failed) < 0)
+        return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
+    if (!cg_parent_unused(v->dirfd))
+        return 1;
+    int r = cg_parent_release(v->space, &v->json, err);
+    if (r == 0)
+        r = cg_volume_json_copy(&v->json, &json, err);
+    if (r < 0)
+        return r;
+    json.release[0] = json.release_uuid[0] = '\0';
+    r = cg_change_commit_locked(v, &json, NULL, err);
+    if (r == 0)
+        unlinkat(v->dirfd, "parent", 0);
+    return r;
+}
+
+/* What this process still reads through the parent is done in a moment; who else does lets go in
+ * his own time: then the next change or end of writing finishes it. */
+static int finish(struct cg_volume *v, struct cg_error *err)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        pthread_mutex_lock(&v->change);
+        int r = cg_flatten_finish_locked(v, err);
+        pthread_mutex_unlock(&v->change);
+        if (r < 0)
+            return cg_error_prefix(err, r, "%s is flat, but still holds its parent", v->label);
+        if (r == 0 || attempt >= 8 || !cg_writer_wait(attempt))
+            return 0;
+    }
 }
 
 static int flatten_volume(struct cg_volume *v, struct fill *f, struct cg_error *err)
 {
-    char ref[CG_NAME_MAX];
-    int r = enter(v, ref, &f->parent, err);
+    struct cg_parent *parent = NULL;
+    int r = enter(v, &parent, err);
 
-    if (r <= 0)
-        return r;
-    r = flatten(v, f, err);
-    cg_image_unref(f->parent);
-    pthread_mutex_lock(&v->change);
-    v->flattening = false;
-    pthread_mutex_unlock(&v->change);
     if (r < 0)
-        return cg_error_prefix(err, r, "flatten %s", v->label);
-    r = v->space->parents.release(v->space->parents.opaque, ref, v->json.uuid, err);
-    return r < 0 ? cg_error_prefix(err, r, "%s is flat, but its hold on %s stays", v->label, ref)
-                 : 0;
+        return r;
+    if (r > 0) {
+        f->parent = cg_parent_image(parent);
+        r = flatten(v, f, err);
+        cg_parent_unref(parent);
+        pthread_mutex_lock(&v->change);
+        v->flattening = false;
+        pthread_mutex_unlock(&v->change);
+        if (r < 0)
+            return cg_error_prefix(err, r, "flatten %s", v->label);
+    }
+    return finish(v, err);
 }
 
 static int tell(void *opaque, uint64_t done, uint64_t total)
@@ -228,7 +267,8 @@ static int ask(int dirfd, int (*progress)(void *opaque, uint64_t done, uint64_t 
 
     if (cg_writer_read(dirfd, &writer, NULL) < 0)
         writer.socket[0] = '\0';
-    int r = *writer.socket ? cg_control_ask(writer.socket, request, progress, opaque, &answer, err)
+    int r = *writer.socket ? cg_control_ask(writer.socket, request, CG_CONTROL_SILENCE, progress,
+                                            opaque, &answer, err)
                            : cg_error_say(err, ECONNRESET, "the writer has no socket");
     json_decref(request);
     json_decref(answer);

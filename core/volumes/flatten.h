@@ -12,6 +12,11 @@ int cg_flatten(struct cg_volumes *space, const struct cg_name *name,
                int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                struct cg_error *err);
 
+/* Lets go of the parent that an earlier flatten dropped, if it couldn't be yet.  1: somebody still
+ * reads through it; < 0: the hold on it stays.  The volume is locked, v->change is held (or nobody
+ * else knows v). */
+int cg_flatten_finish_locked(struct cg_volume *v, struct cg_error *err);
+
 /* Does it for another process. */
 int cg_flatten_answer(struct cg_volume *v, struct cg_control_call *call, struct cg_error *err);
 

@@ -558,12 +558,3 @@ int cg_layer_is_empty(struct cg_layer *layer, bool *ret_empty, struct cg_error *
 {
     return cg_map_is_empty(layer->map, ret_empty, err);
 }
-
-uint64_t cg_layer_allocated(struct cg_layer *layer)
-{
-    struct stat data, map;
-
-    if (fstat(layer->fd, &data) < 0 || fstat(cg_map_fd(layer->map), &map) < 0)
-        return 0;
-    return 512 * (uint64_t)(data.st_blocks + map.st_blocks);
-}

@@ -80,7 +80,4 @@ int cg_layer_flush(struct cg_layer *layer, struct cg_error *err);
 /* *ret_empty: all blocks are absent. */
 int cg_layer_is_empty(struct cg_layer *layer, bool *ret_empty, struct cg_error *err);
 
-/* Bytes on disk. */
-uint64_t cg_layer_allocated(struct cg_layer *layer);
-
 #endif

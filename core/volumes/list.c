@@ -9,14 +9,9 @@
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
+#include "core/base/files.h"
 #include "core/volumes/list.h"
 #include "core/volumes/volume.h"
-
-static void close_dir(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
 
 /* The name of the draft in a directory of this name; NULL if it isn't one's. */
 static const char *draft_in(const char *directory)
@@ -32,21 +27,17 @@ typedef int sub_fn(struct cg_volumes *space, const char *name, void *opaque, str
 static int each_directory(struct cg_volumes *space, const char *path, bool drafts, sub_fn *fn,
                           void *opaque, struct cg_error *err)
 {
-    int dirfd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    CG_CLEANUP(close_dir) DIR *dir = dirfd < 0 ? NULL : fdopendir(dirfd);
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(space->fd, path, O_NOFOLLOW);
     struct dirent *e;
     struct stat st;
 
-    if (!dir) {
-        int r = errno == ENOENT ? cg_error_say(err, ENOENT, "there is no project %s", path)
-                                : cg_error_set(err, errno, "list %s", path);
-        cg_close(&dirfd);
-        return r;
-    }
+    if (!dir)
+        return errno == ENOENT ? cg_error_say(err, ENOENT, "there is no project %s", path)
+                               : cg_error_set(err, errno, "list %s", path);
     while (errno = 0, (e = readdir(dir))) {
         const char *draft = drafts ? draft_in(e->d_name) : NULL;
         if (!cg_name_part_valid(draft ? draft : e->d_name) ||
-            fstatat(dirfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
+            fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISDIR(st.st_mode))
             continue;
         int r = fn(space, e->d_name, opaque, err);
         if (r != 0)
@@ -209,18 +200,13 @@ int cg_list(struct cg_volumes *space, const struct cg_name *prefix, cg_entry_fn 
 }
 
 /* Bytes on disk of all layers, those shared with clones too. */
-static uint64_t allocated(int dirfd)
+static uint64_t allocated(int fd)
 {
-    int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CG_CLEANUP(close_dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(fd, ".", 0);
     struct dirent *e;
     uint64_t sum = 0;
 
-    if (!dir) {
-        cg_close(&fd);
-        return 0;
-    }
-    while ((e = readdir(dir))) {
+    while (dir && (e = readdir(dir))) {
         struct stat st;
         if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
             sum += 512 * (uint64_t)st.st_blocks;

@@ -11,6 +11,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/map.c core/volumes/map.h \
 	core/volumes/map_file.c core/volumes/map_file.h \
 	core/volumes/open.c \
+	core/volumes/parent.c core/volumes/parent.h \
 	core/volumes/pool_dir.c core/volumes/pool_dir.h \
 	core/volumes/rewrite.c core/volumes/rewrite.h \
 	core/volumes/space.h \

@@ -27,10 +27,14 @@ struct making {
     struct cg_volume_json json;
 };
 
-static void making_clear(struct making *m)
+/* With the result so far, which it returns: after a failure nothing of the volume stays. */
+static int making_end(struct making *m, int r)
 {
     cg_close(&m->fd);
     cg_volume_json_clear(&m->json);
+    if (r < 0)
+        cg_pool_dir_clean(m->space);
+    return r;
 }
 
 static void making_begin(struct making *m, struct cg_volumes *space)
@@ -67,11 +71,8 @@ static int make_empty(struct cg_volumes *space, const struct cg_name *name, uint
         r = write_volume(&m, size, err);
         if (r == 0)
             r = cg_pool_dir_publish(space, m.path, name, err);
-        if (r < 0)
-            cg_pool_dir_discard(space, m.path, NULL);
     }
-    making_clear(&m);
-    return r;
+    return making_end(&m, r);
 }
 
 /* A draft that an interrupted job left: 1 if it's of those sizes and can be gone on with; else it's
@@ -120,7 +121,7 @@ int cg_make_empty(struct cg_volumes *space, const struct cg_name *name, uint64_t
     if (r == 0 && name->draft)
         r = reuse_draft(space, name, size, original_size, err);
     if (r == 0) {
-        cg_pool_dir_clean(space, name->part[0]);
+        cg_pool_dir_clean(space);
         r = make_empty(space, name, size, original_size, err);
     }
     return r < 0 ? cg_error_prefix(err, r, "create %s", cg_name_text(name, true, text)) : 0;
@@ -261,13 +262,9 @@ static int clone_volume(struct cg_volumes *space, const struct cg_name *parent,
 
     making_begin(&m, space);
     int r = cg_pool_dir_make(space, name->part[0], m.path, &m.fd, err);
-    if (r == 0) {
+    if (r == 0)
         r = clone_into(&m, parent, name, err);
-        if (r < 0)
-            cg_pool_dir_discard(space, m.path, NULL);
-    }
-    making_clear(&m);
-    return r;
+    return making_end(&m, r);
 }
 
 /* The parent's size; it's opened only for that. */
@@ -298,15 +295,11 @@ static int clone_other(struct cg_volumes *space, const char *parent, const struc
     int r = learn_parent(&m, parent, &size, err);
     if (r == 0)
         r = cg_pool_dir_make(space, name->part[0], m.path, &m.fd, err);
-    if (r == 0) {
+    if (r == 0)
         r = finish(&m, name, size, err);
-        if (r < 0)
-            cg_pool_dir_discard(space, m.path, NULL);
-    }
     if (r < 0 && *m.json.parent)
         space->parents.release(space->parents.opaque, m.json.parent, m.json.uuid, NULL);
-    making_clear(&m);
-    return r;
+    return making_end(&m, r);
 }
 
 static int clone_any(struct cg_volumes *space, const char *parent, const struct cg_name *name,
@@ -336,7 +329,7 @@ int cg_make_clone(struct cg_volumes *space, const char *parent, const struct cg_
     int r = cg_pool_dir_check_free(space, name, err);
 
     if (r == 0) {
-        cg_pool_dir_clean(space, name->part[0]);
+        cg_pool_dir_clean(space);
         r = clone_any(space, parent, name, err);
     }
     return r < 0 ? cg_error_prefix(err, r, "clone %s to %s", parent, cg_name_text(name, true, text))

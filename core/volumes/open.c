@@ -18,6 +18,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/volumes/change.h"
+#include "core/volumes/flatten.h"
 #include "core/volumes/volume.h"
 
 /* What load finds out. */
@@ -25,10 +26,13 @@ struct found {
     struct cg_volume_json json;
     struct cg_layers layers;
     struct cg_layer **open;
+    int parent_fd; /* the lock that its parent is kept by; -1 for none */
 };
 
 static void found_clear(struct found *f)
 {
+    cg_close(&f->parent_fd);
+    f->parent_fd = -1;
     cg_volume_close_layers(f->open, f->layers.count);
     cg_layers_clear(&f->layers);
     cg_volume_json_clear(&f->json);
@@ -169,6 +173,8 @@ static int load_once(struct cg_volume *v, struct found *f, struct cg_error *err)
 
     if (r < 0 || (r = choose(v, &f->json, &f->layers, err)) < 0)
         return r;
+    if (*f->json.parent && (r = cg_parent_lock(v->dirfd, &f->parent_fd, err)) < 0)
+        return r;
     r = cg_volume_open_layers(v->dirfd, &f->layers, sealed, &f->open, err);
     if (r == -EWOULDBLOCK) {
         sealed = true;
@@ -242,6 +248,7 @@ static void end_writing(struct cg_volume *v)
 
     struct cg_layer *top = cg_chain_top(v->head);
 
+    cg_flatten_finish_locked(v, &ignored);
     /* All is on disk, then the lock file says so, then the working map goes. */
     if (atomic_load(&v->failed) == 0 && cg_layer_flush(top, &ignored) == 0 &&
         cg_writer_clear(v->lock_fd) == 0)
@@ -468,17 +475,18 @@ static struct cg_volume *publish(struct cg_volume *v)
     return other;
 }
 
-static int make_chain(struct cg_volume *v, const struct found *f, struct cg_error *err)
+static int make_chain(struct cg_volume *v, struct found *f, struct cg_error *err)
 {
-    CG_CLEANUP(cg_image_cleanup) struct cg_image *parent = NULL;
-    int r = 0;
+    struct cg_parent *parent = NULL;
 
-    if (*f->json.parent)
-        r = v->space->parents.open(v->space->parents.opaque, f->json.parent,
-                                   f->json.parent_identity, &parent, err);
-    if (r < 0)
-        return cg_error_prefix(err, r, "open its parent %s", f->json.parent);
+    if (*f->json.parent) {
+        int r = cg_parent_open(v->space, &f->json, f->parent_fd, &parent, err);
+        if (r < 0)
+            return r;
+        f->parent_fd = -1;
+    }
     v->head = cg_chain_new(f->layers.size, f->open, f->layers.count, parent);
+    cg_parent_unref(parent);
     atomic_store(&v->size, f->layers.size);
     v->original_size = f->json.original_size;
     return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
@@ -534,7 +542,7 @@ static int follow(struct cg_volume *v, const struct found *f, struct cg_error *e
 
 static int open_new(struct cg_volume *v, struct cg_error *err)
 {
-    struct found f = { .open = NULL };
+    struct found f = { .parent_fd = -1 };
     int r = learn_dir(v, err);
 
     if (r == 0)
@@ -548,8 +556,9 @@ static int open_new(struct cg_volume *v, struct cg_error *err)
     return r;
 }
 
-int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
-                   struct cg_volume **ret_volume, struct cg_error *err)
+/* 1: somebody wrote the volume between its opening and the lock. */
+static int open_once(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
+                     struct cg_volume **ret_volume, struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int dirfd = -1;
     struct cg_volume *v = NULL;
@@ -577,10 +586,22 @@ int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigne
         r = cg_volume_begin(v, err);
     if (r < 0) {
         cg_volume_unref(v);
-        return r;
+        return r == -ESTALE ? 1 : r;
     }
     *ret_volume = v;
     return 0;
+}
+
+int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
+                   struct cg_volume **ret_volume, struct cg_error *err)
+{
+    for (unsigned attempt = 0;; attempt++) {
+        int r = open_once(space, name, flags, ret_volume, err);
+        if (r <= 0)
+            return r;
+        if (!cg_writer_wait(attempt))
+            return -ESTALE;
+    }
 }
 
 int cg_volume_open_brief(struct cg_volumes *space, const struct cg_name *name,

@@ -11,15 +11,10 @@
 
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
+#include "core/volumes/parent.h"
 #include "core/volumes/pool_dir.h"
 #include "core/volumes/volume.h"
 #include "core/volumes/writer.h"
-
-static void close_dir(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
 
 /* The lock of the pool: names change only while somebody has it. */
 static int lock_names(struct cg_volumes *space, int *ret_fd, struct cg_error *err)
@@ -89,11 +84,22 @@ static int sync_project(struct cg_volumes *space, const char *path, struct cg_er
     return cg_dir_sync(space->fd, project, err);
 }
 
+/* After a rename from one to the other. */
+static int sync_projects(struct cg_volumes *space, const char *path, const char *final,
+                         struct cg_error *err)
+{
+    int r = sync_project(space, final, err);
+
+    if (r == 0 && strncmp(path, final, strcspn(final, "/") + 1) != 0)
+        r = sync_project(space, path, err);
+    return r;
+}
+
 int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct cg_name *name,
                         struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int names = -1;
-    char final[CG_NAME_MAX];
+    char final[CG_NAME_MAX], text[CG_NAME_MAX];
     int r = lock_names(space, &names, err);
 
     cg_volume_dir_name(name, final);
@@ -104,9 +110,13 @@ int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct
     if (renameat2(space->fd, path, space->fd, final, RENAME_NOREPLACE) < 0)
         return errno == EEXIST ? exists(name, err)
                                : cg_error_set(err, errno, "rename %s to %s", path, final);
-    r = sync_project(space, final, err);
-    if (r == 0 && strncmp(path, final, strcspn(final, "/") + 1) != 0)
-        r = sync_project(space, path, err);
+    r = sync_projects(space, path, final, err);
+    if (r == 0)
+        return 0;
+    if (renameat2(space->fd, final, space->fd, path, RENAME_NOREPLACE) < 0)
+        return cg_error_prefix(err, r, "%s is there, but may be gone after a crash of the host",
+                               cg_name_text(name, true, text));
+    sync_projects(space, path, final, NULL);
     return r;
 }
 
@@ -151,26 +161,34 @@ static int release_parent(struct cg_volumes *space, int dirfd, struct cg_error *
 {
     struct cg_volume_json json;
 
-    if (cg_volume_json_read(dirfd, &json, NULL, NULL) < 0)
-        return 0; /* never finished, or damaged: nothing says what to release */
-    int r = *json.parent
-                ? space->parents.release(space->parents.opaque, json.parent, json.uuid, err)
-                : 0;
+    int r = cg_volume_json_read(dirfd, &json, NULL, err);
+
+    if (r == -ENOENT || r == -EIO || r == -ENOTSUP)
+        return 0; /* never finished, damaged, newer: nothing says what to release */
     if (r < 0)
-        cg_error_prefix(err, r, "release %s", json.parent);
+        return r;
+    r = cg_parent_release(space, &json, err);
+    if (r == 0 && *json.parent) {
+        strcpy(json.release, json.parent);
+        strcpy(json.release_uuid, json.uuid);
+        r = cg_parent_release(space, &json, err);
+    }
     cg_volume_json_clear(&json);
     return r;
 }
 
-int cg_pool_dir_discard(struct cg_volumes *space, const char *path, struct cg_error *err)
+static int discard(struct cg_volumes *space, const char *path, struct cg_error *err)
 {
     CG_CLEANUP(cg_close)
     int fd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
     if (fd < 0)
         return errno == ENOENT ? 0 : cg_error_set(err, errno, "open %s", path);
-    /* volume.json says what to release, so it goes after that. */
-    int r = release_parent(space, fd, err);
+    /* That it has no name is durable before anything of it goes; volume.json says what to release,
+     * so it goes after that. */
+    int r = sync_project(space, path, err);
+    if (r == 0)
+        r = release_parent(space, fd, err);
     if (r < 0)
         return r;
     forget_layers(fd);
@@ -197,7 +215,7 @@ static int take_name(struct cg_volumes *space, const struct cg_name *name,
         return cg_error_set(err, errno, "rename %s", path);
     *ret_fd = fd;
     fd = -1;
-    return sync_project(space, path, err);
+    return 0;
 }
 
 /* If it was the project's last volume; not while somebody is about to make one. */
@@ -217,7 +235,7 @@ int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, str
 
     if (r < 0)
         return cg_error_prefix(err, r, "delete %s", cg_name_text(name, true, text));
-    r = cg_pool_dir_discard(space, trash, err);
+    r = discard(space, trash, err);
     if (r < 0)
         return cg_error_prefix(err, r, "%s has no name any more, but could not be deleted whole",
                                cg_name_text(name, true, text));
@@ -234,24 +252,29 @@ static int claim_left(struct cg_volumes *space, const char *path, int *ret_fd)
     return r < 0 ? r : claim(space, path, ret_fd, NULL);
 }
 
-void cg_pool_dir_clean(struct cg_volumes *space, const char *project)
+static void clean_project(struct cg_volumes *space, const char *project)
 {
-    int dirfd = openat(space->fd, project, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CG_CLEANUP(close_dir) DIR *dir = dirfd < 0 ? NULL : fdopendir(dirfd);
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(space->fd, project, O_NOFOLLOW);
     struct dirent *e;
 
-    if (!dir) {
-        cg_close(&dirfd);
-        return;
-    }
-    while ((e = readdir(dir))) {
+    while (dir && (e = readdir(dir))) {
         CG_CLEANUP(cg_close) int fd = -1;
         char path[CG_NAME_MAX];
         bool left = strncmp(e->d_name, ".new-", 5) == 0 || strncmp(e->d_name, ".trash-", 7) == 0;
         if (!left ||
             (size_t)snprintf(path, sizeof path, "%s/%s", project, e->d_name) >= sizeof path)
             continue;
-        if (claim_left(space, path, &fd) == 0)
-            cg_pool_dir_discard(space, path, NULL);
+        if (claim_left(space, path, &fd) == 0 && discard(space, path, NULL) == 0)
+            remove_project(space, project);
     }
+}
+
+void cg_pool_dir_clean(struct cg_volumes *space)
+{
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(space->fd, ".", 0);
+    struct dirent *e;
+
+    while (dir && (e = readdir(dir)))
+        if (cg_name_part_valid(e->d_name))
+            clean_project(space, e->d_name);
 }

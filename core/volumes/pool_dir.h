@@ -13,22 +13,21 @@
 int cg_pool_dir_make(struct cg_volumes *space, const char *project,
                      char ret_path[static CG_NAME_MAX], int *ret_fd, struct cg_error *err);
 
-/* Gives the directory path, whose content is durable, its name.  -EEXIST. */
+/* Gives the directory path, whose content is durable, its name.  -EEXIST.  After a failure it has
+ * the name path again, also if only the last fsync failed; where it can't have, the message says
+ * that the volume is there. */
 int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct cg_name *name,
                         struct cg_error *err);
 
-/* Takes the volume's name away and deletes it.  -EBUSY: in use; the message names by whom where
- * that can be told.  -ENOENT. */
+/* Takes the volume's name away and deletes it.  -EBUSY: in
+ * use; the message names by whom where that can be told.  -ENOENT. */
 int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, struct cg_error *err);
-
-/* Deletes a directory that has no name (any more), releasing what its parent is held by. */
-int cg_pool_dir_discard(struct cg_volumes *space, const char *path, struct cg_error *err);
 
 /* -EEXIST if there is such a volume or draft. */
 int cg_pool_dir_check_free(struct cg_volumes *space, const struct cg_name *name,
                            struct cg_error *err);
 
-/* Removes what interrupted commands left in the project's directory; what can't be is left. */
-void cg_pool_dir_clean(struct cg_volumes *space, const char *project);
+/* Removes what interrupted commands left, and releases what that held; what can't be is left. */
+void cg_pool_dir_clean(struct cg_volumes *space);
 
 #endif

@@ -100,6 +100,20 @@ static int parse_parent(const json_t *parent, struct cg_volume_json *ret, struct
     return 0;
 }
 
+static int parse_release(const json_t *release, struct cg_volume_json *ret, struct cg_error *err)
+{
+    if (!release)
+        return 0;
+    int r = get_text(release, "ref", ret->release, sizeof ret->release, err);
+    if (r == 0)
+        r = get_text(release, "uuid", ret->release_uuid, sizeof ret->release_uuid, err);
+    if (r < 0)
+        return r;
+    if (!*ret->release || !cg_uuid_valid(ret->release_uuid))
+        return bad(err, "what is to be released makes no sense");
+    return 0;
+}
+
 static int parse_snapshots(const json_t *array, struct cg_volume_json *ret, struct cg_error *err)
 {
     if (!json_is_array(array))
@@ -164,6 +178,7 @@ static int parse(const json_t *root, struct cg_volume_json *ret, struct cg_error
         (r = get_number(root, "created", &ret->created, err)) < 0 ||
         (r = get_number(root, "original_size", &original_size, err)) < 0 ||
         (r = parse_parent(json_object_get(root, "parent"), ret, err)) < 0 ||
+        (r = parse_release(json_object_get(root, "release"), ret, err)) < 0 ||
         (r = cg_layers_from_json(root, &ret->head, err)) < 0 ||
         (r = parse_snapshots(json_object_get(root, "snapshots"), ret, err)) < 0 ||
         (r = parse_requests(json_object_get(root, "requests"), ret, err)) < 0)
@@ -219,6 +234,10 @@ static json_t *root_json(const struct cg_volume_json *json)
                      "created", (json_int_t)json->created, "original_size",
                      (json_int_t)json->original_size, "parent", parent, "snapshots", snapshots,
                      "requests", requests);
+    if (root && *json->release)
+        wrong |= json_object_set_new(
+            root, "release",
+            json_pack("{s:s, s:s}", "ref", json->release, "uuid", json->release_uuid));
     if (root && (wrong || cg_layers_to_json(&json->head, root, NULL) < 0)) {
         json_decref(root);
         return NULL;

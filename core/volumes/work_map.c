@@ -249,15 +249,9 @@ void cg_work_map_forget(const struct cg_work_map_id *id)
         unlink(path);
 }
 
-static void close_dir(DIR **dir)
-{
-    if (*dir)
-        closedir(*dir);
-}
-
 void cg_work_map_clean(const char *run)
 {
-    CG_CLEANUP(close_dir) DIR *dir = opendir(run);
+    CG_CLEANUP(cg_closedir) DIR *dir = opendir(run);
     struct dirent *e;
     char boot[37];
 

@@ -51,34 +51,57 @@ done
 cowgate create volumes/acme/web --size 1M
 before=$(cowgate --json list)
 a129=$(printf 'a%.0s' $(seq 129))
-must_fail 1 'an empty name' cowgate info ''
+must_fail 2 'an argument is empty' cowgate info ''
+must_fail 2 'an argument is empty' cowgate export volumes/acme/web ''
+must_fail 2 'value of an option is empty' cowgate init --repository ''
+must_fail 2 'value of an option is empty' cowgate serve --project=
+must_fail 2 '--root is empty' cowgate --root '' list
 must_fail 1 'more than 128 characters' cowgate create "volumes/acme/$a129" --size 1M
 must_fail 1 'begins with no space' cowgate info a/b/c/d/e
 must_fail 1 'for a file write ./disk.raw' cowgate import disk.raw volumes/acme/new
 must_fail 1 'too many parts' cowgate create volumes/acme/web/x --size 1M
 must_fail 1 "doesn't begin with a letter or digit" cowgate create volumes/../web --size 1M
-must_fail 1 'is not a name' cowgate create 'volumes/acme/we b' --size 1M
-must_fail 1 'No such file or directory' cowgate import ../ghost volumes/acme/new
-must_fail 1 'volumes/acme/ghost' cowgate info volumes/acme/ghost
-must_fail 1 'no such space|rbd' cowgate info rbd/pool/image
-must_fail 1 'backups/acme/web|acme' cowgate info backups/acme/web/latest
-must_fail 1 'partition' cowgate info volumes/acme/web.p1
+must_fail 1 'has a character other than letters' cowgate create 'volumes/acme/we b' --size 1M
+must_fail 1 'open ../ghost: No such file or directory' cowgate import ../ghost volumes/acme/new
+must_fail 1 'there is no volume volumes/acme/ghost$' cowgate info volumes/acme/ghost
+must_fail 1 'read .*ceph.conf|needs a module' env CEPH_CONF=./no-ceph.conf cowgate info rbd/pool/image
+must_fail 1 "the repository has no project 'acme'" cowgate info backups/acme/web/latest
+must_fail 1 'there is no partition table' cowgate info volumes/acme/web.p1
 must_fail 1 'is a partition' cowgate delete volumes/acme/web.p1
-must_fail 1 'volumes/acme/web' cowgate info volumes/acme/web@ghost
-must_fail 1 'exists|there is a volume .* already' cowgate create volumes/acme/web --size 1M
-must_fail 1 'exists|there is a volume .* already' cowgate clone volumes/acme/web volumes/acme/web
-must_fail 1 'there is no volume volumes.acme.ghost' cowgate list volumes/acme/ghost
+must_fail 1 'there is no snapshot volumes/acme/web@ghost' cowgate info volumes/acme/web@ghost
+must_fail 1 'there is a volume volumes/acme/web already' cowgate create volumes/acme/web --size 1M
+must_fail 1 'there is a volume volumes/acme/web already' cowgate clone volumes/acme/web volumes/acme/web
+must_fail 1 'there is no volume volumes/acme/ghost' cowgate list volumes/acme/ghost
 
 # Sizes.
-must_fail 1 'size 0' cowgate create volumes/acme/new --size 0
-must_fail 1 'not a multiple of 512' cowgate create volumes/acme/new --size 1000
-must_fail 1 'is not a size' cowgate create volumes/acme/new --size lots
-must_fail 1 'larger than 4 EiB' cowgate create volumes/acme/new --size 99999999T
+must_fail 2 'size 0' cowgate create volumes/acme/new --size 0
+must_fail 2 'not a multiple of 512' cowgate create volumes/acme/new --size 1000
+must_fail 2 'is not a size' cowgate create volumes/acme/new --size lots
+must_fail 2 'is not a size' cowgate resize volumes/acme/web lots
+must_fail 2 'is not a size' cowgate import - volumes/acme/new --size lots
+must_fail 2 'is not a size' cowgate backup --rate lots volumes/acme/web
+must_fail 2 'larger than 4 EiB' cowgate create volumes/acme/new --size 99999999T
 must_fail 1 'is a path, and only a name can stand here' cowgate create ./disk.raw --size 1M
 must_fail 2 "partitions aren't listed" cowgate list volumes/acme/web.p1
-must_fail 1 'only grow|grows' cowgate resize volumes/acme/web 512K
+must_fail 1 'it has 1048576 bytes, and volumes only grow' cowgate resize volumes/acme/web 512K
 : >empty.raw
-must_fail 1 'empty.raw' cowgate import ./empty.raw volumes/acme/new
+must_fail 1 'empty.raw is empty: an image has at least 512 bytes' cowgate import ./empty.raw volumes/acme/new
+
+# Standard input where it can't be.
+for command in 'info -' 'diff - volumes/acme/web' 'diff volumes/acme/web -' 'backup -' \
+    'backup - backups/acme/new' 'export - ./out.raw' 'clone - volumes/acme/new'; do
+    must_fail 2 "can't take standard input: import it" cowgate $command
+done
+
+# A path that JSON can't carry: said before anything is done, and only where JSON is needed.
+bytes=$(printf './\377.raw')
+head -c 1K /dev/zero >"$bytes"
+must_fail 1 "isn't UTF-8" cowgate clone "$bytes" volumes/acme/new
+must_fail 1 "isn't UTF-8" cowgate --json info "$bytes"
+must_fail 1 "isn't UTF-8" cowgate --json restore backups/acme/web/latest "$bytes.new"
+cowgate --quiet import "$bytes" volumes/acme/bytes
+cowgate --quiet export volumes/acme/bytes "$bytes.out"
+cowgate delete volumes/acme/bytes
 
 # Usage: 2, and how to do it right.
 must_fail 2 'no command' cowgate
@@ -93,23 +116,25 @@ must_fail 2 'names no snapshot' cowgate snapshot volumes/acme/web
 must_fail 2 'give --size' cowgate import - volumes/acme/new
 
 # Serving.
-must_fail 1 'can be reached from outside' cowgate serve --listen 0.0.0.0:10809
-must_fail 1 'write ADDR:PORT' cowgate serve --listen 127.0.0.1
-must_fail 1 'volumes/acme/ghost' cowgate serve volumes/acme/ghost --socket s
+must_fail 2 'can be reached from outside' cowgate serve --listen 0.0.0.0:10809
+must_fail 2 'write ADDR:PORT' cowgate serve --listen 127.0.0.1
+must_fail 1 'there is no volume volumes/acme/ghost' cowgate serve volumes/acme/ghost --socket s
 must_fail 1 'at most 107 bytes' cowgate serve --socket "$tmp/$a129"
 must_fail 2 'exclude each other' cowgate serve --socket s --listen 127.0.0.1:1
 touch file
 must_fail 1 'is no socket' cowgate serve --socket file
-must_fail 1 'not the name of a project' cowgate serve --project a/b --socket s
+must_fail 2 'not the name of a project' cowgate serve --project a/b --socket s
+must_fail 2 'not the name of a project' cowgate mount --project a/b mnt
+must_fail 2 'from 1 to 9999' cowgate serve --threads 0
 
 # A map that is missing or damaged is never "all absent".
 cowgate create volumes/acme/map --size 1M
 map=$(ls root/pool/acme/map/*.map)
 cp "$map" saved.map
 rm "$map"
-must_fail 1 '\.map' cowgate export volumes/acme/map ./out.raw
+must_fail 1 '\.map: No such file or directory' cowgate export volumes/acme/map ./out.raw
 head -c 100 saved.map >"$map"
-must_fail 1 '\.map' cowgate export volumes/acme/map ./out.raw
+must_fail 1 'the map is damaged: it has only 100 bytes' cowgate export volumes/acme/map ./out.raw
 cp saved.map "$map"
 cowgate --quiet export volumes/acme/map ./out.raw
 cowgate delete volumes/acme/map

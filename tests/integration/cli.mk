@@ -1,13 +1,17 @@
 cli_tests = \
 	tests/integration/cli-bad-input.sh \
 	tests/integration/cli-full-disk.sh \
+	tests/integration/cli-interrupted.sh \
 	tests/integration/cli-main.sh \
 	tests/integration/cli-unfinished.sh \
+	tests/integration/install.sh \
 	tests/integration/main-clones.sh \
 	tests/integration/main-disk.sh \
 	tests/integration/main-second-root.sh \
 	tests/integration/main-two-faces.sh \
 	tests/integration/readme.sh \
+	tests/integration/serve-ending.sh \
+	tests/integration/serve-socket.sh \
 	tests/integration/volumes-reopen.sh
 TESTS += $(cli_tests)
 EXTRA_DIST += $(cli_tests)

@@ -34,21 +34,7 @@ exec 5>&- 6>&-
 # Another process writes: a second writer is refused at open, and the log names the holder.
 start_serve "$tmp/s"
 at=$(uri "$tmp/s" volumes/acme/data)
-cat >writer.py <<'PY'
-import sys, nbd
-h = nbd.NBD()
-h.connect_uri(sys.argv[1])
-for line in sys.stdin:
-    n = int(line)
-    for off in range(0, 32 << 20, 1 << 20):
-        h.pwrite(bytes([n]) * (1 << 20), off)
-    print("done", n, flush=True)
-h.shutdown()
-PY
-coproc WRITER { /usr/bin/python3 writer.py "$at"; }
-writer=$WRITER_PID # bash forgets it when the process ends
-write() { echo "$1" >&"${WRITER[1]}"; read -r answer <&"${WRITER[0]}"; [ "$answer" = "done $1" ] || fail "writer: $answer"; }
-is_all() { [ "$(tr -d "\\$(printf %03o "$2")" <"$1" | wc -c)" = 0 ] || fail "$1 isn't all $2"; }
+start_writer "$at"
 write 1
 must_fail 1 'busy' dd if=/dev/zero of=$v/data count=1 conv=notrunc
 grep "open volumes/acme/data" fuse.log | grep -q "$serve_pid" || fail "the log doesn't name the holder: $(tail -n 1 fuse.log)"
@@ -62,8 +48,7 @@ for n in 2 3 4 5; do
     exec 5<&-
     is_all $v/data $n
 done
-exec {WRITER[1]}>&-
-wait "$writer" || fail "the NBD writer saw an error"
+stop_writer
 stop "$serve_pid"
 
 # When it's gone this mount may write, and the server then not.

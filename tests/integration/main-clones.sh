@@ -24,6 +24,7 @@ cowgate clone backups/acme/backed/latest volumes/acme/c-point
 cowgate clone ./file.raw volumes/acme/c-file
 cowgate clone "nbd+unix:///?socket=$tmp/remote" volumes/acme/c-nbd
 cowgate clone volumes/acme/c-file volumes/acme/c-c-file
+kinds="c-volume c-point c-file c-nbd" # all four, and a clone of a clone
 
 mkdir mnt
 cowgate mount mnt
@@ -48,12 +49,13 @@ fio_file() {
         --io_size=8M --numjobs=2 --offset=64M --offset_increment=32M --verify=crc32c --do_verify=1 --verify_fatal=1 --fsync=64 \
         --allow_file_create=0 --group_reporting --minimal >fio.log 2>&1 || fail "fio on $1: $(cat fio.log)"
 }
-for clone in c-point c-nbd c-c-file; do
+for clone in $kinds c-c-file; do
     q -c 'write -P 0x44 1M 100K' -c 'write -z 2M 1M' -c 'discard 3M 1M' -c flush \
         -c 'read -P 0x44 1M 100K' -c 'read -P 0 2M 2M' "$(uri "$tmp/s" volumes/acme/$clone)"
 done
-for clone in c-volume c-point c-nbd; do fio_nbd volumes/acme/$clone; done
-fio_file mnt/volumes/acme/c-file
+for clone in $kinds c-c-file; do fio_nbd volumes/acme/$clone; done
+stop "$serve_pid" # its writers end
+for clone in $kinds c-c-file; do fio_file mnt/volumes/acme/$clone; done
 cowgate umount mnt
 
 # Parents have not changed.
@@ -75,8 +77,25 @@ start_serve "$tmp/s2"
 q -c 'read -P 0x11 100G 4M' -c 'read -P 0x22 778G 1M' "$(uri "$tmp/s2" volumes/acme/c-volume)"
 stop "$serve_pid"
 cowgate delete volumes/acme/c-volume
-cowgate clone volumes/acme/backed volumes/acme/child
-cowgate delete volumes/acme/child
+
+# Both were written since the one was cloned from the other; what is left is as if nothing happened.
+for first in parent child; do
+    cowgate clone volumes/acme/backed volumes/acme/parent
+    cowgate clone volumes/acme/parent volumes/acme/child
+    start_serve "$tmp/s-$first"
+    cp file.raw left.raw
+    for side in parent child; do
+        writes=(-c "write -P 0x5${#side} 1M 3M" -c 'discard 8M 2M' -c "write -P 0x6${#side} $((9 + ${#first}))M 5000" -c flush)
+        q "${writes[@]}" "$(uri "$tmp/s-$first" volumes/acme/$side)"
+        [ $side = $first ] || q "${writes[@]}" left.raw
+    done
+    stop "$serve_pid"
+    cowgate delete volumes/acme/$first
+    [ $first = parent ] && left=child || left=parent
+    cowgate --quiet export volumes/acme/$left ./left2.raw --force
+    same left.raw left2.raw
+    cowgate delete volumes/acme/$left
+done
 cowgate --quiet export volumes/acme/backed ./backed2.raw
 same file.raw backed2.raw
 cowgate --quiet export volumes/acme/c-point ./c-point.raw

@@ -27,6 +27,35 @@ void lab_begin(struct lab *lab)
     lab_reopen(lab);
 }
 
+int lab_setup(void **state)
+{
+    struct lab *lab = malloc(sizeof *lab);
+
+    lab_begin(lab);
+    fake_space_add(lab->fake, "web", 3 * GIB);
+    fake_space_add(lab->fake, "db", 3 * GIB);
+    lab_write(lab, "web", 64 << 10, 8 * MIB, 1);
+    lab_write(lab, "web", 64 << 10, 2100 * MIB, 2);
+    lab_write(lab, "db", 64 << 10, 8 * MIB, 1);
+    *state = lab;
+    return 0;
+}
+
+int lab_teardown(void **state)
+{
+    lab_end(*state);
+    free(*state);
+    return 0;
+}
+
+void lab_sh(struct lab *lab, const char *command)
+{
+    char text[1024];
+
+    snprintf(text, sizeof text, "cd %s/acme && %s", lab->dir, command);
+    assert_int_equal(system(text), 0);
+}
+
 void lab_reopen(struct lab *lab)
 {
     struct cg_error err;

@@ -25,6 +25,14 @@ struct lab {
 void lab_begin(struct lab *lab);
 void lab_end(struct lab *lab);
 
+/* For cmocka: a lab as *state, in which volumes/acme/web and db of 3 GiB have a little data, the
+ * same at one place. */
+int lab_setup(void **state);
+int lab_teardown(void **state);
+
+/* Runs a command in the directory of the repository's project acme. */
+void lab_sh(struct lab *lab, const char *command);
+
 /* Opens the repository again, without anything cached. */
 void lab_reopen(struct lab *lab);
 

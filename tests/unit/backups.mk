@@ -1,6 +1,6 @@
 unit_tests += tests/unit/test-backup tests/unit/test-objects \
 	tests/unit/test-backup-faults tests/unit/test-restore tests/unit/test-damage \
-	tests/unit/test-session tests/unit/test-cache
+	tests/unit/test-session tests/unit/test-leftovers tests/unit/test-cache
 
 backup_lab = tests/unit/backup-lab.c tests/unit/backup-lab.h tests/unit/fake-space.c \
 	tests/unit/fake-space.h tests/unit/fake-image.h
@@ -24,6 +24,9 @@ tests_unit_test_damage_LDADD = $(unit_ldadd)
 tests_unit_test_session_SOURCES = tests/unit/test-session.c $(backup_lab) \
 	tests/unit/fault-store.c tests/unit/fault-store.h
 tests_unit_test_session_LDADD = $(unit_ldadd)
+
+tests_unit_test_leftovers_SOURCES = tests/unit/test-leftovers.c $(backup_lab)
+tests_unit_test_leftovers_LDADD = $(unit_ldadd)
 
 tests_unit_test_cache_SOURCES = tests/unit/test-cache.c
 tests_unit_test_cache_LDADD = $(unit_ldadd)

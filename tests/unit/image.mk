@@ -2,16 +2,17 @@ unit_tests += tests/unit/test-copy tests/unit/test-file tests/unit/test-nbd test
 
 fake_image = tests/unit/fake-image.c tests/unit/fake-image.h
 oracle = tests/unit/oracle.c tests/unit/oracle.h
+scratch = tests/unit/scratch.c tests/unit/scratch.h
 servers = tests/unit/servers.c tests/unit/servers.h
 
 tests_unit_test_copy_SOURCES = tests/unit/test-copy.c $(fake_image)
 tests_unit_test_copy_LDADD = $(unit_ldadd)
 
-tests_unit_test_file_SOURCES = tests/unit/test-file.c $(oracle)
+tests_unit_test_file_SOURCES = tests/unit/test-file.c $(oracle) $(scratch)
 tests_unit_test_file_LDADD = $(unit_ldadd)
 
 tests_unit_test_nbd_SOURCES = tests/unit/test-nbd.c $(oracle) $(servers)
 tests_unit_test_nbd_LDADD = $(unit_ldadd)
 
-tests_unit_test_window_SOURCES = tests/unit/test-window.c $(fake_image) $(oracle)
+tests_unit_test_window_SOURCES = tests/unit/test-window.c $(fake_image) $(oracle) $(scratch)
 tests_unit_test_window_LDADD = $(unit_ldadd)

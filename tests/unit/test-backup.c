@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/base/bytes.h"
+#include "core/base/cleanup.h"
 #include "core/jobs/backup.h"
 #include "tests/unit/backup-lab.h"
 #include "tests/unit/cmocka-all.h"
@@ -319,6 +320,27 @@ static void test_open_image(void **state)
     assert_int_equal(fake_space_snapshots(lab->fake, "web"), 0);
 }
 
+/* A job that reads whole chunks keeps all processors busy by itself: nothing is decoded twice. */
+static void test_whole_chunks(void **state)
+{
+    struct lab *lab = *state;
+    struct cg_backup_result result;
+    struct cg_error err;
+    CG_CLEANUP(cg_free) void *buf = malloc(CG_CHUNK_SIZE);
+
+    assert_non_null(buf);
+    fake_space_add(lab->fake, "disk", 8 * CG_CHUNK_SIZE);
+    lab_write(lab, "disk", 8 * CG_CHUNK_SIZE, 0, 1);
+    lab_backup(lab, "disk", "acme", "disk", &result);
+    lab_reopen(lab);
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = lab_open(lab, result.point);
+    assert_int_equal(cg_image_pread(image, buf, CG_CHUNK_SIZE, 0, &err), 0);
+    uint64_t loads = cg_cache_loads(cg_repository_cache(lab->repo));
+    for (uint64_t off = CG_CHUNK_SIZE; off < 8 * CG_CHUNK_SIZE; off += CG_CHUNK_SIZE)
+        assert_int_equal(cg_image_pread(image, buf, CG_CHUNK_SIZE, off, &err), 0);
+    assert_int_equal(cg_cache_loads(cg_repository_cache(lab->repo)), loads);
+}
+
 static void test_shrinking_source(void **state)
 {
     struct lab *lab = *state;
@@ -515,6 +537,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wrong_diff, setup, teardown),
         cmocka_unit_test_setup_teardown(test_explicit_snapshot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open_image, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_whole_chunks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shrinking_source, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancelled, setup, teardown),
         cmocka_unit_test_setup_teardown(test_space, setup, teardown),

@@ -13,30 +13,21 @@
 #include "core/base/files.h"
 #include "core/image/file.h"
 #include "tests/unit/oracle.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/cmocka-all.h"
 
 #define MIB (UINT64_C(1) << 20)
-
-static char directory[] = "/tmp/cowgate-test-file.XXXXXX";
 
 static const char *make_file(const char *name, uint64_t size)
 {
     static char path[128];
 
-    snprintf(path, sizeof path, "%s/%s", directory, name);
+    snprintf(path, sizeof path, "%s/%s", scratch, name);
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
     assert_int_equal(ftruncate(fd, (off_t)size), 0);
     close(fd);
     return path;
-}
-
-static void put_file(const char *path, const char *text, uint64_t off)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_int_equal(cg_pwrite_full(fd, text, strlen(text), off), 0);
-    close(fd);
 }
 
 static void test_oracle(void **state)
@@ -64,7 +55,7 @@ static void test_extents(void **state)
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     const char *path = make_file("extents", 8 * MIB);
 
-    put_file(path, "something", 2 * MIB);
+    scratch_put(path, "something", 9, 2 * MIB);
     assert_int_equal(cg_file_open(path, true, &image, &err), 0);
     cg_extents_init(&e, 0, 8 * MIB, 0);
     assert_int_equal(cg_image_extents(image, &e, &err), 0);
@@ -94,7 +85,7 @@ static void test_odd_size(void **state)
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     const char *path = make_file("odd", 1000);
 
-    put_file(path, "end", 997);
+    scratch_put(path, "end", 3, 997);
     assert_int_equal(cg_file_open(path, true, &image, &err), -EINVAL);
     assert_non_null(strstr(err.message, "1000 bytes"));
     assert_int_equal(cg_file_open(path, false, &image, &err), 0);
@@ -167,9 +158,9 @@ static void test_refused(void **state)
 
     assert_int_equal(cg_file_open("/nowhere/at/all", false, &image, &err), -ENOENT);
     assert_non_null(strstr(err.message, "/nowhere/at/all"));
-    assert_int_equal(cg_file_open(directory, false, &image, &err), -EISDIR);
+    assert_int_equal(cg_file_open(scratch, false, &image, &err), -EISDIR);
     assert_int_equal(cg_file_open("/dev/null", false, &image, &err), -EINVAL);
-    snprintf(path, sizeof path, "%s/fifo", directory);
+    snprintf(path, sizeof path, "%s/fifo", scratch);
     assert_int_equal(mkfifo(path, 0600), 0);
     assert_int_equal(cg_file_open(path, false, &image, &err), -EINVAL);
     assert_null(image);
@@ -239,18 +230,6 @@ static void test_device(void **state)
     assert_int_equal(cg_image_trim(image, cg_image_size(image), 0, CG_FUA, &err), 0);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    return cg_tree_remove(AT_FDCWD, directory, NULL);
-}
-
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -261,5 +240,5 @@ int main(void)
         cmocka_unit_test(test_device),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

@@ -17,35 +17,6 @@
 
 /* What others do to the repository in the middle of a backup. */
 
-static int setup(void **state)
-{
-    struct lab *lab = malloc(sizeof *lab);
-
-    lab_begin(lab);
-    fake_space_add(lab->fake, "web", 3 * GIB);
-    fake_space_add(lab->fake, "db", 3 * GIB);
-    lab_write(lab, "web", 64 << 10, 8 * MIB, 1);
-    lab_write(lab, "web", 64 << 10, 2100 * MIB, 2);
-    lab_write(lab, "db", 64 << 10, 8 * MIB, 1);
-    *state = lab;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    lab_end(*state);
-    free(*state);
-    return 0;
-}
-
-static void sh(struct lab *lab, const char *command)
-{
-    char text[1024];
-
-    snprintf(text, sizeof text, "cd %s/acme && %s", lab->dir, command);
-    assert_int_equal(system(text), 0);
-}
-
 /* Runs a command just before the number-th call of that kind. */
 struct trap {
     struct lab *lab;
@@ -60,7 +31,7 @@ static void spring(void *opaque, const char *what, const char *path)
 
     (void)path;
     if (strcmp(what, t->what) == 0 && atomic_fetch_sub(&t->number, 1) == 1)
-        sh(t->lab, t->command);
+        lab_sh(t->lab, t->command);
 }
 
 static int backup_with(struct lab *lab, struct trap *t, struct cg_backup_result *ret,
@@ -238,7 +209,7 @@ static void test_eras(void **state)
     struct cg_backup_result res;
 
     lab_backup(lab, "web", "acme", "web", &res);
-    sh(lab, "touch era/0000000a");
+    lab_sh(lab, "touch era/0000000a");
     lab_write(lab, "web", 64 << 10, 0, 7);
     lab_backup(lab, "web", "acme", "web", &res);
     struct cg_point *p = point_of(lab, res.point);
@@ -358,7 +329,7 @@ static void test_hold_and_delete(void **state)
             won += hold == 0;
             lost += trash == 0;
             cg_repository_close(repo);
-            sh(lab, "rm -rf holds points trash");
+            lab_sh(lab, "rm -rf holds points trash");
         }
     }
     assert_true(won > 2 && lost > 2);
@@ -476,122 +447,17 @@ static void test_clock_set_back(void **state)
         assert_int_equal(commit_at(lab->repo, 2000000000 + i, name, &err), 0);
         latest_is(lab, name);
     }
-    sh(lab, "sed -i s/format/fXrmat/ points/web/20330518T03332[12]Z");
+    lab_sh(lab, "sed -i s/format/fXrmat/ points/web/20330518T03332[12]Z");
     latest_is(lab, NULL);
     assert_int_equal(commit_at(lab->repo, 1000000000, last, &err), 0);
     latest_is(lab, last);
     assert_int_equal(commit_at(lab->repo, 1000000001, last, &err), 0);
     latest_is(lab, last);
-    sh(lab, "sed -i s/fXrmat/format/ points/web/20330518T03332[12]Z");
+    lab_sh(lab, "sed -i s/fXrmat/format/ points/web/20330518T03332[12]Z");
     latest_is(lab, last);
     /* Without the newest, nobody knows what comes after what. */
-    sh(lab, "sed -i s/format/fXrmat/ points/web/20010909T014641Z");
+    lab_sh(lab, "sed -i s/format/fXrmat/ points/web/20010909T014641Z");
     latest_is(lab, NULL);
-}
-
-/* A snapshot as a backup into this repository makes it before it is killed. */
-static void orphan(struct lab *lab, const char *volume)
-{
-    struct cg_name n = { .space = CG_NAME_VOLUMES, .parts = 2, .part = { "acme" } };
-    struct cg_error err;
-
-    strcpy(n.part[1], volume);
-    snprintf(n.snapshot, sizeof n.snapshot, "cowgate-%.8s-0123456789abcdef",
-             cg_repository_uuid(lab->repo));
-    assert_int_equal(cg_space_snapshot(lab->space, &n, 1, &err), 0);
-}
-
-/* What can't be read elsewhere keeps what it may need, and not one snapshot more per backup. */
-static void test_unreadable_elsewhere(void **state)
-{
-    struct lab *lab = *state;
-    struct cg_backup_result res;
-    struct cg_error err;
-    static const char *const damage[] = { "sed -i s/key/kex/ ../zed/project.json",
-                                          "sed -i s/format/fXrmat/ ../zed/points/db/*",
-                                          "sed -i s/format/fXrmat/ points/other/*" };
-    static const char *const repair[] = { "sed -i s/kex/key/ ../zed/project.json",
-                                          "sed -i s/fXrmat/format/ ../zed/points/db/*",
-                                          "sed -i s/fXrmat/format/ points/other/*" };
-
-    lab_backup(lab, "db", "zed", "db", &res);
-    lab_backup(lab, "db", "acme", "other", &res);
-    for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
-        lab_backup(lab, "web", "acme", "web", &res);
-        sh(lab, damage[i]);
-        lab_reopen(lab);
-        for (int j = 0; j < 3; j++) {
-            lab_write(lab, "web", 64 << 10, 9 * MIB, (uint32_t)j);
-            assert_int_equal(lab_try_backup(lab, "web", "acme", "web", &res, &err), 0);
-            assert_true(res.incremental);
-            assert_int_equal(fake_space_snapshots(lab->fake, "web"), 1);
-            assert_int_equal(fake_space_snapshots(lab->fake, "db"), 2);
-        }
-        orphan(lab, "web");
-        assert_int_equal(lab_try_backup(lab, "web", "acme", "web", &res, &err), 0);
-        assert_non_null(strstr(res.warning, "old snapshots of the source stay"));
-        assert_int_equal(fake_space_snapshots(lab->fake, "web"), 2);
-        sh(lab, repair[i]);
-        lab_reopen(lab);
-        lab_backup(lab, "web", "acme", "web", &res);
-        assert_int_equal(fake_space_snapshots(lab->fake, "web"), 1);
-        lab_same_point(lab, res.point, "web");
-    }
-    lab_backup(lab, "db", "zed", "db", &res);
-    assert_true(res.incremental);
-}
-
-/* What a killed backup of another volume into another project left. */
-static void test_swept_by_any(void **state)
-{
-    struct lab *lab = *state;
-    struct cg_backup_result res;
-
-    lab_backup(lab, "web", "acme", "web", &res);
-    lab_backup(lab, "db", "zed", "db", &res);
-    orphan(lab, "db");
-    sh(lab, "mkdir -p ../zed/sessions/0123-45.tmp && echo > ../zed/sessions/0123-45.tmp/7 &&"
-            " echo > ../zed/sessions/0123-45");
-    /* What is no session is in nobody's way. */
-    sh(lab, "mkdir -p sessions/odd && ln -s odd sessions/link && mkfifo sessions/pipe");
-    lab_backup(lab, "web", "acme", "web", &res);
-    assert_int_equal(lab_count(lab, "zed/sessions"), 0);
-    assert_int_equal(fake_space_snapshots(lab->fake, "db"), 1);
-    lab_backup(lab, "db", "zed", "db", &res);
-    assert_true(res.incremental);
-}
-
-/* New keys would hide that the old ones are lost, and with them everything. */
-static void test_lost_keys(void **state)
-{
-    struct lab *lab = *state;
-    struct cg_backup_result res;
-    struct cg_error err;
-    char damaged[256];
-    static const char *const left[] = { "", "rm -r points/web", "mv chunks pages ..",
-                                        "mkdir -p trash/web/x" };
-
-    lab_backup(lab, "web", "acme", "web", &res);
-    sh(lab, "mv project.json ..");
-    for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
-        sh(lab, *left[i] ? left[i] : "true");
-        lab_reopen(lab);
-        int r = lab_try_backup(lab, "web", "acme", "web", &res, &err);
-        if (i == 2) { /* there is nothing */
-            assert_int_equal(r, 0);
-            sh(lab, "rm -r project.json points chunks pages");
-            continue;
-        }
-        assert_int_equal(r, -EIO);
-        assert_non_null(strstr(err.message, "acme/project.json is missing"));
-        assert_int_equal(lab_verify(lab, "backups", damaged, sizeof damaged), 1);
-        assert_string_equal(damaged, "acme/project.json\n");
-        assert_int_equal(fake_space_snapshots(lab->fake, "web"), 1);
-    }
-    sh(lab, "mv ../project.json . && mv ../chunks ../pages .");
-    lab_reopen(lab);
-    lab_backup(lab, "web", "acme", "web", &res);
-    lab_same_point(lab, res.point, "web");
 }
 
 static int damaged_hold(struct cg_project *project, const char *point, const char *uuid)
@@ -617,13 +483,13 @@ static void test_damaged_hold(void **state)
     assert_int_equal(cg_repository_project(lab->repo, "acme", false, &project, &err), 0);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(cg_point_hold(project, "web", point, uuid, &err), 0);
-        sh(lab, commands[i]);
+        lab_sh(lab, commands[i]);
         assert_int_equal(damaged_hold(project, point, uuid), i ? -EFBIG : -EIO);
         assert_int_equal(cg_point_release(project, "web", point, uuid, &err), 0);
         assert_int_equal(lab_count(lab, "acme/holds"), 0);
     }
     /* What can't be looked at isn't held. */
-    sh(lab, "echo > points/web/20010909T014640Z");
+    lab_sh(lab, "echo > points/web/20010909T014640Z");
     assert_int_equal(cg_point_hold(project, "web", point, uuid, &err), -EIO);
     assert_int_equal(lab_count(lab, "acme/holds"), 0);
     assert_int_equal(cg_point_trash(project, "web", point, &err), 0);
@@ -632,19 +498,16 @@ static void test_damaged_hold(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_pins, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_base_removed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_revoked, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_two_at_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_eras, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_in_parallel, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_hold_and_delete, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_name_in_trash, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_damaged_hold, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_clock_set_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_unreadable_elsewhere, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_swept_by_any, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lost_keys, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pins, lab_setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_base_removed, lab_setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_revoked, lab_setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_two_at_once, lab_setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_eras, lab_setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_in_parallel, lab_setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_hold_and_delete, lab_setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_name_in_trash, lab_setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_hold, lab_setup, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_clock_set_back, lab_setup, lab_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -361,7 +361,7 @@ static bool persist(struct cg_space *space, struct cg_image **image, unsigned i)
     cg_image_unref(*image);
     *image = NULL;
     r = perform(space, image, s, i, &err);
-    bool done = (r == -EEXIST && (s->op == CREATE || s->op == SNAPSHOT || s->op == CLONE)) ||
+    bool done = (r == -EEXIST && s->op == SNAPSHOT) ||
                 (r == -ENOENT && (s->op == UNSNAPSHOT || s->op == REMOVE));
     if (r < 0 && !done)
         fail_msg("step %u again: %s", i, err.message);

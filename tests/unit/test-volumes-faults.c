@@ -1,236 +1,21 @@
 /* What goes wrong in the middle: a process is killed, a call fails, something else comes in
- * between. The linker puts the hooks below before the calls of the core. */
+ * between. */
 #include "config.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
-#include "tests/unit/volumes-pool.h"
+#include "tests/unit/volumes-faults.h"
 #include "tests/unit/cmocka-all.h"
-
-#define SIZE (256 * 1024 + 512u)
-#define V "volumes/p/v"
-
-static struct pool pool;
-
-/* What the hooks do; 0 or NULL: nothing. */
-static struct {
-    unsigned kill_at_step; /* the change of a file from now on at which the process is killed */
-    unsigned kill_at_sync; /* the fdatasync from now on at which the process is killed */
-    unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
-    unsigned map_syncs;                             /* fdatasyncs of a map, counted */
-    bool fail_data_write;                           /* any to a data file */
-    size_t data_written;                            /* bytes of pwrites to data files, counted */
-    unsigned act_at;                                /* the taking of a gate before which */
-    unsigned act_at_link;                           /* the linkat before which it is */
-    void (*act)(void);                              /* this is done */
-    bool watch_sockets;   /* a socket may be removed only while the volume is locked */
-    unsigned bad_unlinks; /* those that were not */
-    unsigned unlinks;
-} hook;
-
-int __real_fdatasync(int fd);
-int __real_fsync(int fd);
-ssize_t __real_pwrite(int fd, const void *buf, size_t len, off_t off);
-int __real_ftruncate(int fd, off_t len);
-int __real_linkat(int from, const char *old, int to, const char *new, int flags);
-int __wrap_linkat(int from, const char *old, int to, const char *new, int flags);
-int __real_fallocate(int fd, int mode, off_t off, off_t len);
-int __real_unlink(const char *path);
-int __real_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
-int __wrap_fdatasync(int fd);
-int __wrap_fsync(int fd);
-ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t off);
-int __wrap_ftruncate(int fd, off_t len);
-int __wrap_fallocate(int fd, int mode, off_t off, off_t len);
-int __wrap_unlink(const char *path);
-int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
-
-/* True if this is the call that the counter waits for. */
-static bool due(unsigned *counter)
-{
-    return *counter && --*counter == 0;
-}
-
-static void step(void)
-{
-    if (due(&hook.kill_at_step))
-        raise(SIGKILL);
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text), m = strlen(end);
-
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-static bool is_file(int fd, const char *end)
-{
-    char link[64], path[PATH_MAX] = "";
-
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    return readlink(link, path, sizeof path - 1) > 0 && ends_with(path, end);
-}
-
-ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t off)
-{
-    step();
-    if (is_file(fd, ".data")) {
-        if (hook.fail_data_write) {
-            errno = ENOSPC;
-            return -1;
-        }
-        hook.data_written += len;
-    }
-    return __real_pwrite(fd, buf, len, off);
-}
-
-int __wrap_ftruncate(int fd, off_t len)
-{
-    step();
-    return __real_ftruncate(fd, len);
-}
-
-int __wrap_fdatasync(int fd)
-{
-    step();
-    if (due(&hook.kill_at_sync))
-        raise(SIGKILL);
-    if (due(&hook.fail_sync)) {
-        errno = EIO;
-        return -1;
-    }
-    if (is_file(fd, ".map"))
-        hook.map_syncs++;
-    return __real_fdatasync(fd);
-}
-
-int __wrap_fsync(int fd)
-{
-    step();
-    if (due(&hook.fail_fsync)) {
-        errno = EIO;
-        return -1;
-    }
-    return __real_fsync(fd);
-}
-
-int __wrap_fallocate(int fd, int mode, off_t off, off_t len)
-{
-    step();
-    if (due(&hook.fail_fallocate)) {
-        errno = ENOSPC;
-        return -1;
-    }
-    return __real_fallocate(fd, mode, off, len);
-}
-
-int __wrap_linkat(int from, const char *old, int to, const char *new, int flags)
-{
-    if (due(&hook.act_at_link))
-        hook.act();
-    return __real_linkat(from, old, to, new, flags);
-}
-
-static bool volume_is_locked(void)
-{
-    char path[128];
-
-    snprintf(path, sizeof path, "%s/p/v/lock", pool.dir);
-    CG_CLEANUP(cg_close) int fd = open(path, O_RDWR | O_CLOEXEC);
-    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0;
-}
-
-int __wrap_unlink(const char *path)
-{
-    step();
-    if (hook.watch_sockets && ends_with(path, ".sock")) {
-        hook.unlinks++;
-        hook.bad_unlinks += !volume_is_locked();
-    }
-    return __real_unlink(path);
-}
-
-int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *lock)
-{
-    if (due(&hook.act_at))
-        hook.act();
-    return __real_pthread_rwlock_rdlock(lock);
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    memset(&hook, 0, sizeof hook);
-    pool_setup(&pool);
-    pool_create(pool.space, V, SIZE);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    memset(&hook, 0, sizeof hook);
-    pool_teardown(&pool);
-    return 0;
-}
-
-static void put(struct cg_image *image, char value, size_t len, uint64_t off)
-{
-    static uint8_t buf[SIZE];
-
-    memset(buf, value, len);
-    pool_write(image, buf, len, off);
-}
-
-static void expect(struct cg_image *image, char value, size_t len, uint64_t off)
-{
-    static uint8_t buf[SIZE];
-
-    pool_read(image, buf, len, off);
-    for (size_t i = 0; i < len; i++)
-        if (buf[i] != (uint8_t)value)
-            fail_msg("byte %llu is %02x, not %02x", (unsigned long long)(off + i), buf[i],
-                     (uint8_t)value);
-}
-
-/* Another process does it, killed at a step (0: at the end).  False if it took fewer steps. */
-static bool in_killed_process_at(unsigned at, void (*fn)(struct cg_space *space))
-{
-    int status;
-    pid_t pid = fork();
-
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        hook.kill_at_step = at;
-        fn(pool_second(&pool));
-        raise(at ? SIGTERM : SIGKILL); /* no exit: what it has isn't a leak */
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFSIGNALED(status));
-    if (WTERMSIG(status) == SIGTERM)
-        return false;
-    assert_int_equal(WTERMSIG(status), SIGKILL);
-    return true;
-}
-
-static void in_killed_process(void (*fn)(struct cg_space *space))
-{
-    assert_true(in_killed_process_at(0, fn));
-}
 
 /* The run directory of who begins from now on. */
 static void use_run(const char *name)
@@ -667,17 +452,56 @@ static void test_snapshot_ids(void **state)
     assert_string_equal(first.snapshot, again.snapshot);
 }
 
+static bool overtook;
+
+static void overtake(void)
+{
+    overtook = !volume_is_locked();
+    if (overtook)
+        write_and_end(pool.space);
+}
+
+/* Somebody writes the volume while another opens it to write at once: that one opens it anew. */
+static void test_exclusive_overtaken(void **state)
+{
+    struct cg_space *second = pool_second(&pool);
+    struct cg_name v = pool_name(V);
+    unsigned overtaken = 0;
+
+    (void)state;
+    hook.act = overtake;
+    overtook = true;
+    for (unsigned at = 1; overtook; at++) {
+        struct cg_image *image;
+        struct cg_error err;
+        pool_remove(pool.space, V);
+        pool_create(pool.space, V, SIZE);
+        overtook = false;
+        hook.act_at_flock = at;
+        if (cg_space_open(second, &v, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &image, &err) < 0)
+            fail_msg("flock %u: %s", at, err.message);
+        hook.act_at_flock = 0;
+        expect(image, overtook ? 'B' : 0, 512, 4096);
+        cg_image_unref(image);
+        overtaken += overtook;
+    }
+    assert_true(overtaken > 2);
+    cg_space_free(second);
+}
+
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, faults_setup, faults_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_overtaken_by_killed), TEST(test_map_written_not_synced),
         TEST(test_map_sync_failed),     TEST(test_begin_without_room),
         TEST(test_successor_killed),    TEST(test_run_directory_gone),
         TEST(test_lock_damaged),        TEST(test_run_directory_relative),
         TEST(test_snapshot_ids),        TEST(test_clone_beside_rollback),
+
         TEST(test_data_sync_unknown),   TEST(test_rewrite_fails),
         TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
+        TEST(test_exclusive_overtaken),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,27 +12,11 @@
 #include <unistd.h>
 
 #include "core/base/bytes.h"
-#include "tests/unit/volumes-pool.h"
+#include "tests/unit/one-pool.h"
 #include "tests/unit/cmocka-all.h"
 
 #define SIZE (300 * 1024 + 512u)
 #define V "volumes/p/v"
-
-static struct pool pool;
-
-static int setup(void **state)
-{
-    (void)state;
-    pool_setup(&pool);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    pool_teardown(&pool);
-    return 0;
-}
 
 /* A child that does what it's told by single letters and answers with one. */
 struct child {
@@ -95,25 +79,6 @@ static void end(struct child *c, int signal)
     close(c->hear);
     if (!signal)
         assert_int_equal(status, 0);
-}
-
-static void put(struct cg_image *image, char value, size_t len, uint64_t off)
-{
-    static uint8_t buf[SIZE];
-
-    memset(buf, value, len);
-    pool_write(image, buf, len, off);
-}
-
-static void expect(struct cg_image *image, char value, size_t len, uint64_t off)
-{
-    static uint8_t buf[SIZE];
-
-    pool_read(image, buf, len, off);
-    for (size_t i = 0; i < len; i++)
-        if (buf[i] != (uint8_t)value)
-            fail_msg("byte %llu is %02x, not %02x", (unsigned long long)(off + i), buf[i],
-                     (uint8_t)value);
 }
 
 static void writer(char what, struct cg_image **image)
@@ -427,7 +392,7 @@ static void test_asked_while_writing(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, one_pool_setup, one_pool_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_killed), TEST(test_killed_elsewhere), TEST(test_snapshot_of_killed),
         TEST(test_reader), TEST(test_reader_first),     TEST(test_second_writer),

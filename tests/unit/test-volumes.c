@@ -14,26 +14,10 @@
 #include "core/base/files.h"
 #include "core/base/size.h"
 #include "core/volumes/volumes.h"
-#include "tests/unit/volumes-pool.h"
+#include "tests/unit/one-pool.h"
 #include "tests/unit/cmocka-all.h"
 
 #define MIB (UINT64_C(1) << 20)
-
-static struct pool pool;
-
-static int setup(void **state)
-{
-    (void)state;
-    pool_setup(&pool);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    pool_teardown(&pool);
-    return 0;
-}
 
 static void fill(uint8_t *buf, size_t len, unsigned seed)
 {
@@ -425,15 +409,16 @@ static void test_large(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_write_read, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_snapshot_clone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_list, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_names, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_diff, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_space_is_given_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_parent, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_large, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_write_read, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_snapshot_clone, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_list, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_names, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_diff, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_space_is_given_back, one_pool_setup,
+                                        one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_parent, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_damage, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_large, one_pool_setup, one_pool_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,11 +14,11 @@
 #include "core/image/window.h"
 #include "tests/unit/fake-image.h"
 #include "tests/unit/oracle.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/cmocka-all.h"
 
 #define MIB (UINT64_C(1) << 20)
 
-static char directory[] = "/tmp/cowgate-test-window.XXXXXX";
 static char disk[64];
 
 /* Partitions the disk of size bytes by an sfdisk script. */
@@ -26,7 +26,7 @@ static void partition(uint64_t size, const char *script)
 {
     char command[512];
 
-    snprintf(disk, sizeof disk, "%s/disk", directory);
+    snprintf(disk, sizeof disk, "%s/disk", scratch);
     snprintf(command, sizeof command, "rm -f %s && truncate -s %llu %s && sfdisk -q %s", disk,
              (unsigned long long)size, disk, disk);
     FILE *f = popen(command, "w");
@@ -59,14 +59,6 @@ static void where(unsigned number, uint64_t *ret_off, uint64_t *ret_len)
     assert_true(found);
 }
 
-static void put(uint64_t off, const void *bytes, size_t len)
-{
-    int fd = open(disk, O_WRONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_int_equal(cg_pwrite_full(fd, bytes, len, off), 0);
-    close(fd);
-}
-
 static int open_partition(unsigned number, struct cg_image **ret, struct cg_error *err)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *base = NULL;
@@ -88,8 +80,8 @@ static void check_partition(unsigned number)
     where(number, &off, &len);
     memset(first, 'a' + (int)number, 512);
     memset(last, 'A' + (int)number, 512);
-    put(off, first, 512);
-    put(off + len - 512, last, 512);
+    scratch_put(disk, first, 512, off);
+    scratch_put(disk, last, 512, off + len - 512);
     if (open_partition(number, &p, &err) < 0)
         fail_msg("%s", err.message);
     assert_true(cg_image_size(p) == len);
@@ -136,9 +128,9 @@ static void test_gpt_backup(void **state)
     partition(64 * MIB, "label: gpt\nstart=2048, size=10000\nsize=+\n");
     uint64_t off = 0, len = 0;
     where(2, &off, &len);
-    put(512, zeros, sizeof zeros);
+    scratch_put(disk, zeros, sizeof zeros, 512);
     check_partition(1);
-    put(64 * MIB - 512, zeros, sizeof zeros);
+    scratch_put(disk, zeros, sizeof zeros, 64 * MIB - 512);
     refused(1, EINVAL, "GPT is damaged");
 }
 
@@ -186,7 +178,7 @@ static void mbr_entry(unsigned index, uint8_t type, uint32_t start, uint32_t siz
     e[4] = type;
     cg_put_le32(e + 8, start);
     cg_put_le32(e + 12, size);
-    put(446 + 16 * index, e, sizeof e);
+    scratch_put(disk, e, sizeof e, 446 + 16 * index);
 }
 
 static void test_bad_mbr(void **state)
@@ -212,13 +204,13 @@ static void test_bad_mbr(void **state)
     uint8_t *link = sector + 446 + 16;
     assert_int_equal(link[4], 5);
     cg_put_le32(link + 8, 0);
-    put(8192 * 512, sector, 512);
+    scratch_put(disk, sector, 512, 8192 * 512);
     struct cg_error err;
     struct cg_image *p;
     assert_true(open_partition(77, &p, &err) < 0);
     check_partition(1);
     cg_put_le32(link + 8, 0xfffffff0);
-    put(8192 * 512, sector, 512);
+    scratch_put(disk, sector, 512, 8192 * 512);
     check_partition(1);
     assert_true(open_partition(6, &p, &err) < 0);
 }
@@ -310,18 +302,6 @@ static void test_faults(void **state)
     }
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    return cg_tree_remove(AT_FDCWD, directory, NULL);
-}
-
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -332,5 +312,5 @@ int main(void)
         cmocka_unit_test(test_faults),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,8 +18,9 @@
 
 static const uint8_t *parent_bytes;
 static uint64_t parent_length;
-static char held[CG_UUID_LEN + 1];
-static int hold_errnum;
+static char *held; /* CG_UUID_LEN + 1 bytes that child processes share */
+static int hold_errnum, release_errnum;
+static void (*step)(void);
 
 struct memory {
     int unused;
@@ -73,15 +75,19 @@ static int parents_hold(void *opaque, const char *ref, const char *uuid, struct 
     (void)opaque;
     if (hold_errnum)
         return cg_error_set(err, hold_errnum, "hold %s", ref);
-    snprintf(held, sizeof held, "%s", uuid);
+    if (step)
+        step();
+    snprintf(held, CG_UUID_LEN + 1, "%s", uuid);
     return 0;
 }
 
 static int parents_release(void *opaque, const char *ref, const char *uuid, struct cg_error *err)
 {
     (void)opaque;
-    (void)ref;
-    (void)err;
+    if (release_errnum)
+        return cg_error_set(err, release_errnum, "release %s", ref);
+    if (step)
+        step();
     if (strcmp(held, uuid) == 0)
         held[0] = '\0';
     return 0;
@@ -106,6 +112,16 @@ void pool_fail_hold(int errnum)
     hold_errnum = errnum;
 }
 
+void pool_fail_release(int errnum)
+{
+    release_errnum = errnum;
+}
+
+void pool_before_holds(void (*fn)(void))
+{
+    step = fn;
+}
+
 static void check(int r, const char *what, const struct cg_error *err)
 {
     if (r < 0)
@@ -128,6 +144,10 @@ void pool_setup(struct pool *pool)
     assert_non_null(mkdtemp(pool->dir));
     assert_non_null(mkdtemp(pool->run));
     setenv("COWGATE_RUN", pool->run, 1);
+    if (!held)
+        held =
+            mmap(NULL, CG_UUID_LEN + 1, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(held != MAP_FAILED);
     held[0] = '\0';
     pool->space = pool_second(pool);
 }

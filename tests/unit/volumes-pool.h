@@ -29,10 +29,13 @@ void pool_move_to_tmpfs(struct pool *pool);
 
 /* The parent "backups/p/v/20260101T000000Z": so many bytes, which the caller keeps. */
 void pool_set_parent(const void *bytes, uint64_t size);
-/* Its hold: the uuid of the last hold that wasn't released; "" for none. */
+/* Its hold: the uuid of the last hold that wasn't released, by child processes too; "" for none. */
 const char *pool_held(void);
 /* Makes hold fail with this errno (0: no more). */
 void pool_fail_hold(int errnum);
+void pool_fail_release(int errnum);
+/* This is called before each hold and release; NULL: nothing. */
+void pool_before_holds(void (*fn)(void));
 #define POOL_PARENT "backups/p/v/20260101T000000Z"
 
 struct cg_name pool_name(const char *text);

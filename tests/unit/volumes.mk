@@ -1,28 +1,41 @@
 unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-crash tests/unit/test-volumes-processes \
-	tests/unit/test-volumes-faults
+	tests/unit/test-volumes-faults tests/unit/test-volumes-holds \
+	tests/unit/test-volumes-control
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
+one_pool = tests/unit/one-pool.c tests/unit/one-pool.h $(volumes_pool)
 
-tests_unit_test_volumes_SOURCES = tests/unit/test-volumes.c $(volumes_pool)
+tests_unit_test_volumes_SOURCES = tests/unit/test-volumes.c $(one_pool)
 tests_unit_test_volumes_LDADD = $(unit_ldadd)
 
 tests_unit_test_volumes_oracle_SOURCES = tests/unit/test-volumes-oracle.c $(volumes_pool)
 tests_unit_test_volumes_oracle_LDADD = $(unit_ldadd)
 
 tests_unit_test_volumes_crash_SOURCES = tests/unit/test-volumes-crash.c $(volumes_pool) \
-	tests/unit/recorder.c tests/unit/recorder.h
+	tests/unit/recorder.c tests/unit/recorder.h tests/unit/recorder-replay.c tests/unit/recorder-log.h
 tests_unit_test_volumes_crash_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=pwrite,--wrap=pwritev,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate \
 	-Wl,--wrap=ftruncate,--wrap=openat,--wrap=mkdirat,--wrap=linkat,--wrap=renameat \
 	-Wl,--wrap=renameat2,--wrap=unlinkat
 
-tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(volumes_pool)
+tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(one_pool)
 tests_unit_test_volumes_processes_LDADD = $(unit_ldadd)
 
-tests_unit_test_volumes_faults_SOURCES = tests/unit/test-volumes-faults.c $(volumes_pool)
-tests_unit_test_volumes_faults_LDADD = $(unit_ldadd)
-tests_unit_test_volumes_faults_LDFLAGS = $(AM_LDFLAGS) \
+tests_unit_test_volumes_control_SOURCES = tests/unit/test-volumes-control.c
+tests_unit_test_volumes_control_LDADD = $(unit_ldadd)
+
+volumes_faults = tests/unit/volumes-faults.c tests/unit/volumes-faults.h $(one_pool)
+volumes_faults_ldflags = \
 	-Wl,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate,--wrap=unlink,--wrap=pwrite,--wrap=linkat \
-	-Wl,--wrap=ftruncate,--wrap=pthread_rwlock_rdlock
+	-Wl,--wrap=ftruncate,--wrap=pthread_rwlock_rdlock,--wrap=renameat,--wrap=renameat2 \
+	-Wl,--wrap=unlinkat,--wrap=flock
+
+tests_unit_test_volumes_faults_SOURCES = tests/unit/test-volumes-faults.c $(volumes_faults)
+tests_unit_test_volumes_faults_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_faults_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
+
+tests_unit_test_volumes_holds_SOURCES = tests/unit/test-volumes-holds.c $(volumes_faults)
+tests_unit_test_volumes_holds_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_holds_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)

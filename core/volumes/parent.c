@@ -1,0 +1,104 @@
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "core/volumes/parent.h"
+
+struct cg_parent {
+    atomic_uint refs;
+    struct cg_image *image;
+    int lock_fd;
+};
+
+int cg_parent_lock(int dirfd, int *ret_fd, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int fd = openat(dirfd, "parent", O_RDONLY | O_CREAT | O_CLOEXEC, 0600);
+
+    if (fd < 0 && errno == EROFS) { /* nobody flattens it either */
+        *ret_fd = -1;
+        return 0;
+    }
+    if (fd < 0)
+        return cg_error_set(err, errno, "open the lock of its parent");
+    while (flock(fd, LOCK_SH) < 0)
+        if (errno != EINTR)
+            return cg_error_set(err, errno, "lock its parent");
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
+}
+
+static int check_size(struct cg_image *image, const struct cg_volume_json *json,
+                      struct cg_error *err)
+{
+    uint64_t size = cg_image_size(image);
+
+    if (size == json->parent_size)
+        return 0;
+    return cg_error_say(err, ESTALE, "it has %llu bytes, and had %llu when it was cloned",
+                        (unsigned long long)size, (unsigned long long)json->parent_size);
+}
+
+int cg_parent_open(struct cg_volumes *space, const struct cg_volume_json *json, int lock_fd,
+                   struct cg_parent **ret_parent, struct cg_error *err)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    struct cg_parent *parent = NULL;
+    int r = space->parents.open(space->parents.opaque, json->parent, json->parent_identity, &image,
+                                err);
+
+    if (r == 0)
+        r = check_size(image, json, err);
+    if (r == 0 && !(parent = malloc(sizeof *parent)))
+        r = cg_error_set(err, ENOMEM, "open an image");
+    if (r < 0)
+        return cg_error_prefix(err, r, "open its parent %s", json->parent);
+    atomic_init(&parent->refs, 1);
+    parent->image = image;
+    parent->lock_fd = lock_fd;
+    image = NULL;
+    *ret_parent = parent;
+    return 0;
+}
+
+struct cg_parent *cg_parent_ref(struct cg_parent *parent)
+{
+    atomic_fetch_add(&parent->refs, 1);
+    return parent;
+}
+
+void cg_parent_unref(struct cg_parent *parent)
+{
+    if (!parent || atomic_fetch_sub(&parent->refs, 1) != 1)
+        return;
+    cg_image_unref(parent->image);
+    cg_close(&parent->lock_fd);
+    free(parent);
+}
+
+struct cg_image *cg_parent_image(struct cg_parent *parent)
+{
+    return parent->image;
+}
+
+bool cg_parent_unused(int dirfd)
+{
+    CG_CLEANUP(cg_close) int fd = openat(dirfd, "parent", O_RDONLY | O_CLOEXEC);
+
+    return fd < 0 ? errno == ENOENT : flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+int cg_parent_release(struct cg_volumes *space, const struct cg_volume_json *json,
+                      struct cg_error *err)
+{
+    if (!*json->release)
+        return 0;
+    int r = space->parents.release(space->parents.opaque, json->release, json->release_uuid, err);
+    return r < 0 ? cg_error_prefix(err, r, "release %s", json->release) : 0;
+}

@@ -1,0 +1,43 @@
+/* Faults for tests of volumes: hooks that the linker puts before the calls of the core (--wrap, see
+ * volumes.mk), and a pool with the volume V in which they happen. */
+#ifndef CG_TESTS_VOLUMES_FAULTS_H
+#define CG_TESTS_VOLUMES_FAULTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "tests/unit/one-pool.h"
+
+#define SIZE (256 * 1024 + 512u)
+#define V "volumes/p/v"
+
+/* What the hooks do; 0 or NULL: nothing. */
+struct faults {
+    unsigned kill_at_step; /* the change of a file from now on at which the process is killed */
+    unsigned kill_at_sync; /* the fdatasync from now on at which the process is killed */
+    unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
+    unsigned map_syncs;                             /* fdatasyncs of a map, counted */
+    bool fail_data_write;                           /* any to a data file */
+    size_t data_written;                            /* bytes of pwrites to data files, counted */
+    unsigned act_at;                                /* the taking of a gate before which */
+    unsigned act_at_link;                           /* the linkat before which it is */
+    unsigned act_at_flock;                          /* the flock before which it is */
+    void (*act)(void);                              /* this is done */
+    bool watch_sockets;   /* a socket may be removed only while the volume is locked */
+    unsigned bad_unlinks; /* those that were not */
+    unsigned unlinks;
+};
+extern struct faults hook;
+
+/* For cmocka: a pool in which V is, with nothing hooked. */
+int faults_setup(void **state);
+int faults_teardown(void **state);
+
+/* True if somebody holds the lock of V. */
+bool volume_is_locked(void);
+
+/* Another process does it, killed at a step (0: at the end).  False if it took fewer steps. */
+bool in_killed_process_at(unsigned at, void (*fn)(struct cg_space *space));
+void in_killed_process(void (*fn)(struct cg_space *space));
+
+#endif
