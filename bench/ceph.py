@@ -14,8 +14,8 @@ def libc(function, *args):
 
 
 def start(bench):
-    """Starts the cluster, with ceph.conf where the tools find it; it ends with the section, which
-    goes on in its network."""
+    """Starts the cluster, with ceph.conf where the tools find it, which turns their cache off; it
+    ends with the section, which goes on in its network."""
     outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     libc("unshare", CLONE_NEWNET)
 
@@ -29,4 +29,7 @@ def start(bench):
     up = bench.path("ceph-is-up")
     bench.start(["bash", script, up], lambda: os.path.exists(up), "ceph.log")
     with open(up) as f:
-        bench.env["CEPH_CONF"] = f.read().strip()
+        conf = f.read().strip()
+    with open(conf, "a") as f:
+        f.write("[client]\nrbd cache = false\n")
+    bench.env["CEPH_CONF"] = conf
