@@ -19,6 +19,7 @@
 struct serve {
     const char *image, *listen, *socket, *project, *certificates, *psk, *threads;
     bool read_only, insecure, verbose;
+    bool remote;                /* requests wait for other machines */
     char address[256], port[8]; /* of listen */
     char socket_path[CLI_SOCKET_PATH_SIZE];
 };
@@ -137,7 +138,7 @@ static int check_tls(const struct serve *s, struct cg_error *err)
 
 /* What can be wrong before anybody connects: the root, the project, the image.  Nothing of them
  * stays open. */
-static int check(struct cli *cli, const struct serve *s, char *root, size_t size)
+static int check(struct cli *cli, struct serve *s, char *root, size_t size)
 {
     struct cg_image *image = NULL;
     const struct cg_gateway_options options = { .root = cli->root, .project = s->project };
@@ -148,8 +149,11 @@ static int check(struct cli *cli, const struct serve *s, char *root, size_t size
         r = cg_name_parse(s->image, &name, &cli->err);
     if (r == 0 && s->image)
         r = cg_gateway_open(cli->gateway, &name, CG_OPEN_READ, &image, &cli->err);
-    if (r == 0)
+    if (r == 0) {
         snprintf(root, size, "root=%s", cg_gateway_root(cli->gateway));
+        s->remote =
+            s->image ? name.space == CG_NAME_RBD : cg_gateway_has(cli->gateway, CG_NAME_RBD);
+    }
     cg_image_unref(image);
     cg_gateway_free(cli->gateway);
     cli->gateway = NULL;
@@ -157,12 +161,12 @@ static int check(struct cli *cli, const struct serve *s, char *root, size_t size
 }
 
 /* The threads of a connection: enough to keep the processors and a disk busy, and no more, for then
- * they only wait for each other. */
-static void default_threads(char ret[static 8])
+ * they only wait for each other; to keep a cluster busy, as many as a client has requests. */
+static void default_threads(bool remote, char ret[static 8])
 {
     unsigned n = 2 * cg_processors();
 
-    snprintf(ret, 8, "%u", n > 16 ? 16 : n);
+    snprintf(ret, 8, "%u", remote ? 32 : n > 16 ? 16 : n);
 }
 
 /* What the plugin says when clients can connect. */
@@ -185,7 +189,7 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
     const char *args[32];
     size_t n = 0;
 
-    default_threads(threads);
+    default_threads(s->remote, threads);
     args[n++] = "nbdkit";
     args[n++] = "--foreground";
     args[n++] = "--threads";
