@@ -22,7 +22,6 @@ struct asking {
     struct cg_rbd_doing doing;
     uint64_t off, len;
     bool whole; /* objects as a whole */
-    bool clone;
     size_t count, allocated;
     struct range *v;
 };
@@ -39,8 +38,7 @@ static int told(uint64_t off, size_t len, int exists, void *opaque)
 {
     struct asking *a = opaque;
 
-    /* An object that was there once: in a clone it may show the parent's data again. */
-    if (!exists && !a->clone)
+    if (!exists)
         return 0;
     if (a->count == a->allocated) {
         size_t n = a->allocated ? 2 * a->allocated : 64;
@@ -64,13 +62,8 @@ static int by_offset(const void *a, const void *b)
 static int ask_run(void *arg, rbd_image_t image)
 {
     struct asking *a = arg;
-    uint64_t overlap;
 
-    int r = rbd_get_overlap(image, &overlap);
-    if (r < 0)
-        return r;
-    a->clone = overlap > 0;
-    r = rbd_diff_iterate2(image, NULL, a->off, a->len, 1, a->whole, told, a);
+    int r = rbd_diff_iterate2(image, NULL, a->off, a->len, 1, a->whole, told, a);
     if (a->count > 1) /* with striping, some versions tell them as the objects come */
         qsort(a->v, a->count, sizeof *a->v, by_offset);
     return r < 0 ? r : 0;

@@ -81,7 +81,11 @@ stop_osd() {
 }
 
 freeze_osd() { kill -STOP "$(cat "$ceph/run/osd.0.pid")"; }
-thaw_osd() { kill -CONT "$(cat "$ceph/run/osd.0.pid")"; }
+# A pool without replicas may stay "laggy" for ever after that: let it peer again.
+thaw_osd() {
+    kill -CONT "$(cat "$ceph/run/osd.0.pid")"
+    ceph osd down 0 >>"$ceph/start.log" 2>&1
+}
 
 _stop_ceph() {
     local f

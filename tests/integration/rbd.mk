@@ -1,12 +1,14 @@
 rbd_scripts = \
-	tests/integration/rbd-backup-full.sh \
 	tests/integration/rbd-backup.sh \
+	tests/integration/rbd-backup-full.sh \
 	tests/integration/rbd-chain.sh \
 	tests/integration/rbd-changes.sh \
 	tests/integration/rbd-clones.sh \
 	tests/integration/rbd-copies.sh \
+	tests/integration/rbd-extents.sh \
 	tests/integration/rbd-main.sh
 if WITH_RBD
 TESTS += $(rbd_scripts)
 endif
-EXTRA_DIST += $(rbd_scripts) tests/integration/ceph-functions.sh tests/integration/rbd-write.py
+EXTRA_DIST += $(rbd_scripts) tests/integration/ceph-functions.sh tests/integration/rbd-write.py \
+	tests/integration/rbd-extents.py
