@@ -81,10 +81,13 @@ stop_osd() {
 }
 
 freeze_osd() { kill -STOP "$(cat "$ceph/run/osd.0.pid")"; }
-# A pool without replicas may stay "laggy" for ever after that: let it peer again.
+# Without replicas, groups may stay "laggy" for ever after that: let them peer again.
 thaw_osd() {
+    local pg
     kill -CONT "$(cat "$ceph/run/osd.0.pid")"
-    ceph osd down 0 >>"$ceph/start.log" 2>&1
+    for pg in $(ceph pg ls --format json | jq -r '.pg_stats[].pgid'); do
+        ceph pg repeer "$pg" >>"$ceph/start.log" 2>&1 || true
+    done
 }
 
 _stop_ceph() {

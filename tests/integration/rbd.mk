@@ -6,9 +6,12 @@ rbd_scripts = \
 	tests/integration/rbd-clones.sh \
 	tests/integration/rbd-copies.sh \
 	tests/integration/rbd-extents.sh \
-	tests/integration/rbd-main.sh
+	tests/integration/rbd-faults.sh \
+	tests/integration/rbd-main.sh \
+	tests/integration/rbd-outage.sh
 if WITH_RBD
 TESTS += $(rbd_scripts)
 endif
 EXTRA_DIST += $(rbd_scripts) tests/integration/ceph-functions.sh tests/integration/rbd-write.py \
-	tests/integration/rbd-extents.py
+	tests/integration/rbd-extents.py \
+	tests/integration/rbd-functions.sh tests/integration/rbd-writers.py
