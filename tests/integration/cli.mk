@@ -12,6 +12,7 @@ cli_tests = \
 	tests/integration/readme.sh \
 	tests/integration/serve-ending.sh \
 	tests/integration/serve-socket.sh \
+	tests/integration/serve-tls.sh \
 	tests/integration/volumes-reopen.sh
 TESTS += $(cli_tests)
 EXTRA_DIST += $(cli_tests)
