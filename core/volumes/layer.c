@@ -558,3 +558,11 @@ int cg_layer_is_empty(struct cg_layer *layer, bool *ret_empty, struct cg_error *
 {
     return cg_map_is_empty(layer->map, ret_empty, err);
 }
+
+bool cg_layer_shared(struct cg_layer *layer)
+{
+    struct stat data, map;
+
+    return fstat(layer->fd, &data) < 0 || fstat(cg_map_fd(layer->map), &map) < 0 ||
+           data.st_nlink > 1 || map.st_nlink > 1;
+}

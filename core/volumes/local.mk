@@ -15,6 +15,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/pool_dir.c core/volumes/pool_dir.h \
 	core/volumes/rewrite.c core/volumes/rewrite.h \
 	core/volumes/space.h \
+	core/volumes/tidy.c core/volumes/tidy.h \
 	core/volumes/volume.h core/volumes/volume_image.c \
 	core/volumes/volume_json.c core/volumes/volume_json.h \
 	core/volumes/volumes.c core/volumes/volumes.h \

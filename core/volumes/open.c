@@ -18,7 +18,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/volumes/change.h"
-#include "core/volumes/flatten.h"
+#include "core/volumes/tidy.h"
 #include "core/volumes/volume.h"
 
 /* What load finds out. */
@@ -244,11 +244,10 @@ static struct cg_volume *new_volume(struct cg_volumes *space, const struct cg_na
 /* Ends what a writer began.  What can't be flushed is left for the next one to go on with. */
 static void end_writing(struct cg_volume *v)
 {
+    struct cg_layer *top = cg_chain_top(v->head);
     struct cg_error ignored;
 
-    struct cg_layer *top = cg_chain_top(v->head);
-
-    cg_flatten_finish_locked(v, &ignored);
+    cg_tidy_locked(v);
     /* All is on disk, then the lock file says so, then the working map goes. */
     if (atomic_load(&v->failed) == 0 && cg_layer_flush(top, &ignored) == 0 &&
         cg_writer_clear(v->lock_fd) == 0)
