@@ -26,9 +26,11 @@ nbdcopy "nbd://127.0.0.1:$base/volumes/acme/web" copy.raw
 same copy.raw disk.raw
 must_fail 1 'Address already in use' cowgate serve --listen 127.0.0.1:$base
 stop "$serve_pid"
-serve $((base + 1)) --listen "localhost:$((base + 1))" volumes/acme/web
-[ "$(nbdinfo --size "nbd://localhost:$port")" = 3145728 ] || fail "localhost"
-stop "$serve_pid"
+if getent hosts localhost >/dev/null; then # a system without /etc/hosts doesn't know it
+    serve $((base + 1)) --listen "localhost:$((base + 1))" volumes/acme/web
+    [ "$(nbdinfo --size "nbd://localhost:$port")" = 3145728 ] || fail "localhost"
+    stop "$serve_pid"
+fi
 if [ -e /proc/net/if_inet6 ] && grep -q ' lo$' /proc/net/if_inet6; then
     serve $((base + 2)) --listen "[::1]:$((base + 2))"
     nbdcopy "nbd://[::1]:$port/volumes/acme/web" - | cmp - disk.raw
