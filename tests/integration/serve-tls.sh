@@ -104,15 +104,15 @@ certtool --generate-certificate --load-ca-certificate server/ca-cert.pem --load-
     --load-privkey server/server-key.pem --template server.info --outfile server/server-cert.pem 2>/dev/null
 cp server/ca-cert.pem client/
 serve $((base + 5)) --listen "0.0.0.0:$((base + 5))" --tls-certificates server volumes/acme/web
-nbdcopy "nbds://localhost:$port/?tls-certificates=$tmp/client" copy.raw
+nbdcopy "nbds://127.0.0.1:$port/?tls-certificates=$tmp/client" copy.raw
 cmp -i 4096 copy.raw disk.raw || fail "what came over TLS differs"
-must_fail 1 'TLS|tls' nbdinfo "nbd://localhost:$port"
+must_fail 1 'TLS|tls' nbdinfo "nbd://127.0.0.1:$port"
 # Of somebody else's authority, the client wants nothing.
 mkdir other
 certtool --generate-self-signed --load-privkey ca-key.pem --template ca.info --outfile other/ca-cert.pem 2>/dev/null
 certtool --generate-privkey --outfile other-key.pem 2>/dev/null
 certtool --generate-self-signed --load-privkey other-key.pem --template ca.info --outfile other/ca-cert.pem 2>/dev/null
-must_fail 1 'certificate|tls|TLS' nbdinfo "nbds://localhost:$port/?tls-certificates=$tmp/other"
+must_fail 1 'certificate|tls|TLS' nbdinfo "nbds://127.0.0.1:$port/?tls-certificates=$tmp/other"
 stop "$serve_pid"
 
 must_fail 2 'exclude each other' cowgate serve --tls-psk keys --tls-certificates server
