@@ -2,6 +2,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/begin.c \
 	core/volumes/chain.c core/volumes/chain.h \
 	core/volumes/change.c core/volumes/change.h \
+	core/volumes/close.c \
 	core/volumes/control.c core/volumes/control.h \
 	core/volumes/flatten.c core/volumes/flatten.h \
 	core/volumes/layer.c core/volumes/layer.h \
@@ -10,6 +11,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/make.c core/volumes/make.h \
 	core/volumes/map.c core/volumes/map.h \
 	core/volumes/map_file.c core/volumes/map_file.h \
+	core/volumes/marks.c core/volumes/marks.h \
 	core/volumes/open.c \
 	core/volumes/parent.c core/volumes/parent.h \
 	core/volumes/pool_dir.c core/volumes/pool_dir.h \
