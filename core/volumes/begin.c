@@ -15,7 +15,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/volumes/change.h"
-#include "core/volumes/flatten.h"
+#include "core/volumes/tidy.h"
 #include "core/volumes/map.h"
 #include "core/volumes/volume.h"
 #include "core/volumes/work_map.h"
@@ -262,7 +262,7 @@ static int begin_locked(struct cg_volume *v, struct cg_error *err)
     cg_work_map_clean(v->run);
     r = v->brief ? begin_brief(v, left, err) : begin_writing(v, left, err);
     if (r == 0)
-        cg_flatten_finish_locked(v, NULL); /* if it can't be now, then later */
+        cg_tidy_locked(v);
     return r;
 }
 

@@ -24,6 +24,7 @@
 #include "core/image/image.h"
 #include "core/volumes/layer.h"
 #include "core/volumes/map.h"
+#include "core/volumes/marks.h"
 #include "core/volumes/rewrite.h"
 
 #define STRIPES 64u
@@ -273,7 +274,7 @@ static int check_writable(struct cg_layer *layer, struct cg_error *err)
  * there are any. */
 static void written(struct cg_layer *layer, uint64_t block, uint64_t count)
 {
-    cg_map_written(layer->map, block, count);
+    cg_marks_written(cg_map_work(layer->map), block, count);
     if (!atomic_load(&layer->unsynced))
         atomic_store(&layer->unsynced, true);
 }
@@ -486,10 +487,10 @@ static int flush_batch(struct cg_layer *layer, struct cg_map_batch *batch, struc
     bool unsynced = atomic_exchange(&layer->unsynced, false);
 
     if (unsynced || batch->count) {
-        cg_map_sync_begin(layer->map);
+        cg_marks_sync_begin(cg_map_work(layer->map));
         if (fdatasync(layer->fd) < 0)
             return sync_failed(layer, "data", err);
-        cg_map_sync_end(layer->map);
+        cg_marks_sync_end(cg_map_work(layer->map));
     }
     int r = cg_map_put(layer->map, batch, err);
     if (r < 0)
@@ -557,4 +558,12 @@ int cg_layer_flush(struct cg_layer *layer, struct cg_error *err)
 int cg_layer_is_empty(struct cg_layer *layer, bool *ret_empty, struct cg_error *err)
 {
     return cg_map_is_empty(layer->map, ret_empty, err);
+}
+
+bool cg_layer_shared(struct cg_layer *layer)
+{
+    struct stat data, map;
+
+    return fstat(layer->fd, &data) < 0 || fstat(cg_map_fd(layer->map), &map) < 0 ||
+           data.st_nlink > 1 || map.st_nlink > 1;
 }

@@ -80,4 +80,7 @@ int cg_layer_flush(struct cg_layer *layer, struct cg_error *err);
 /* *ret_empty: all blocks are absent. */
 int cg_layer_is_empty(struct cg_layer *layer, bool *ret_empty, struct cg_error *err);
 
+/* True if a clone has the layer too, or that can't be told. */
+bool cg_layer_shared(struct cg_layer *layer);
+
 #endif

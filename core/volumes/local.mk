@@ -2,6 +2,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/begin.c \
 	core/volumes/chain.c core/volumes/chain.h \
 	core/volumes/change.c core/volumes/change.h \
+	core/volumes/close.c \
 	core/volumes/control.c core/volumes/control.h \
 	core/volumes/flatten.c core/volumes/flatten.h \
 	core/volumes/layer.c core/volumes/layer.h \
@@ -10,11 +11,13 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/make.c core/volumes/make.h \
 	core/volumes/map.c core/volumes/map.h \
 	core/volumes/map_file.c core/volumes/map_file.h \
+	core/volumes/marks.c core/volumes/marks.h \
 	core/volumes/open.c \
 	core/volumes/parent.c core/volumes/parent.h \
 	core/volumes/pool_dir.c core/volumes/pool_dir.h \
 	core/volumes/rewrite.c core/volumes/rewrite.h \
 	core/volumes/space.h \
+	core/volumes/tidy.c core/volumes/tidy.h \
 	core/volumes/volume.h core/volumes/volume_image.c \
 	core/volumes/volume_json.c core/volumes/volume_json.h \
 	core/volumes/volumes.c core/volumes/volumes.h \

@@ -29,8 +29,6 @@
 #define MARK_BLOCKS 256u                  /* the blocks of a bit of cg_work_marks */
 #define ONES UINT64_C(0x5555555555555555) /* one in each pair of bits */
 
-_Static_assert(MARK_BLOCKS * 64 == CG_MAP_WINDOW_BLOCKS, "a word of marks is a window's");
-
 enum status {
     UNKNOWN, /* not looked at yet */
     EMPTY,   /* all absent, takes no memory */
@@ -452,61 +450,9 @@ int cg_map_reserve(struct cg_map *map, uint64_t block, uint64_t count, struct cg
     return 0;
 }
 
-void cg_map_written(struct cg_map *map, uint64_t block, uint64_t count)
+struct cg_work_map *cg_map_work(struct cg_map *map)
 {
-    for (uint64_t m = block / MARK_BLOCKS; m <= (block + count - 1) / MARK_BLOCKS; m++) {
-        uint64_t bit = UINT64_C(1) << (m % 64);
-        struct cg_work_marks *marks = cg_work_map_marks(map->work, m / 64);
-        if (!(atomic_load(&marks->written) & bit))
-            atomic_fetch_or(&marks->written, bit);
-    }
-}
-
-void cg_map_sync_begin(struct cg_map *map)
-{
-    atomic_store(cg_work_map_unsure(map->work), 1);
-    for (uint64_t w = 0; w < map->windows; w++) {
-        if (atomic_load(&map->status[w]) != SHARED)
-            continue;
-        struct cg_work_marks *marks = cg_work_map_marks(map->work, w);
-        uint64_t written = atomic_load(&marks->written);
-        if (!written)
-            continue;
-        /* In one of the two at any moment: the process may be killed at any. */
-        atomic_fetch_or(&marks->syncing, written);
-        atomic_fetch_and(&marks->written, ~written);
-    }
-}
-
-void cg_map_sync_end(struct cg_map *map)
-{
-    for (uint64_t w = 0; w < map->windows; w++)
-        if (atomic_load(&map->status[w]) == SHARED)
-            atomic_store(&cg_work_map_marks(map->work, w)->syncing, 0);
-    atomic_store(cg_work_map_unsure(map->work), 0);
-}
-
-bool cg_map_unsure(struct cg_map *map)
-{
-    return atomic_load(cg_work_map_unsure(map->work)) != 0;
-}
-
-bool cg_map_next_unsure(struct cg_map *map, uint64_t *block, uint64_t *ret_count)
-{
-    for (uint64_t m = (*block + MARK_BLOCKS - 1) / MARK_BLOCKS; m * MARK_BLOCKS < map->blocks;
-         m++) {
-        uint64_t window = m / 64;
-        if (atomic_load(&map->status[window]) != SHARED)
-            continue;
-        struct cg_work_marks *marks = cg_work_map_marks(map->work, window);
-        uint64_t bits = atomic_load(&marks->written) | atomic_load(&marks->syncing);
-        if (bits >> (m % 64) & 1) {
-            *block = m * MARK_BLOCKS;
-            *ret_count = cg_min(MARK_BLOCKS, map->blocks - *block);
-            return true;
-        }
-    }
-    return false;
+    return map->work;
 }
 
 int cg_map_set(struct cg_map *map, uint64_t block, uint64_t count, enum cg_state state,

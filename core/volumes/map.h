@@ -19,6 +19,7 @@
 #include "core/volumes/map_file.h"
 
 struct cg_map;
+struct cg_work_map;
 
 /* Opens UUID.map in dirfd.  -EIO: damaged; -ENOENT; -ENOTSUP: newer. */
 int cg_map_open(int dirfd, const char *uuid, struct cg_map **ret_map, struct cg_error *err);
@@ -62,19 +63,8 @@ int cg_map_set(struct cg_map *map, uint64_t block, uint64_t count, enum cg_state
 /* Before blocks of the data file are written: makes room to remember that.  -ENOSPC. */
 int cg_map_reserve(struct cg_map *map, uint64_t block, uint64_t count, struct cg_error *err);
 
-/* After that: no sync has covered them. */
-void cg_map_written(struct cg_map *map, uint64_t block, uint64_t count);
-
-/* Around a sync of the data file, by one flusher at a time; the end only if it succeeded. */
-void cg_map_sync_begin(struct cg_map *map);
-void cg_map_sync_end(struct cg_map *map);
-
-/* After cg_map_begin: true if a sync failed, or nobody lived to see it succeed.  The kernel calls
- * what it couldn't write clean and tells that once, so what was written before has to be written
- * again: cg_map_next_unsure finds from *block on the next blocks in question, whatever their
- * states; false if there are no more. */
-bool cg_map_unsure(struct cg_map *map);
-bool cg_map_next_unsure(struct cg_map *map, uint64_t *block, uint64_t *ret_count);
+/* The working map after cg_map_begin, for the marks of what was written; the map's own. */
+struct cg_work_map *cg_map_work(struct cg_map *map);
 
 /* Copies of dirty sectors. */
 struct cg_map_batch {

@@ -4,6 +4,7 @@
 
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
+#include "core/volumes/marks.h"
 #include "core/volumes/rewrite.h"
 
 struct rewrite {
@@ -31,7 +32,7 @@ static int write_again(struct rewrite *w, uint64_t block, uint64_t count, struct
     if (r < 0)
         return cg_error_set(err, -r, "write %s.data again at %llu", w->uuid,
                             (unsigned long long)off);
-    cg_map_written(w->map, block, count);
+    cg_marks_written(cg_map_work(w->map), block, count);
     return 0;
 }
 
@@ -56,13 +57,14 @@ int cg_rewrite_unsure(struct cg_map *map, int fd, const char *uuid, struct cg_er
     struct rewrite w = { .map = map, .fd = fd, .uuid = uuid, .size = (size_t)1 << 20 };
     uint64_t count;
 
-    if (!cg_map_unsure(map))
+    if (!cg_marks_unsure(cg_map_work(map)))
         return 0;
     CG_CLEANUP(cg_free) uint8_t *buf = malloc(w.size);
     if (!buf)
         return cg_error_set(err, ENOMEM, "write %s.data again", uuid);
     w.buf = buf;
-    for (uint64_t block = 0; cg_map_next_unsure(map, &block, &count); block += count) {
+    for (uint64_t block = 0; cg_marks_next_unsure(cg_map_work(map), &block, &count);
+         block += count) {
         int r = rewrite_range(&w, block, count, err);
         if (r < 0)
             return r;

@@ -62,6 +62,9 @@ int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigne
 /* Gives a reference back; the last one flushes, if this was the writer, and closes. */
 void cg_volume_unref(struct cg_volume *volume);
 
+/* Frees one that nobody else has seen. */
+void cg_volume_free(struct cg_volume *volume);
+
 /* The open volume if this process writes it, with a reference; else NULL. */
 struct cg_volume *cg_volume_find_writer(struct cg_volumes *space, int dirfd);
 

@@ -354,12 +354,15 @@ uint64_t cg_volume_json_original_size(const struct cg_volume_json *json, uint64_
     return cg_round_up(json->original_size, CG_SECTOR) == size ? json->original_size : size;
 }
 
-bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid)
+bool cg_volume_json_in_snapshot(const struct cg_volume_json *json, const char *uuid)
 {
-    if (has(&json->head, uuid))
-        return true;
     for (size_t i = 0; i < json->snapshots; i++)
         if (has(&json->snapshot[i].layers, uuid))
             return true;
     return false;
+}
+
+bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid)
+{
+    return has(&json->head, uuid) || cg_volume_json_in_snapshot(json, uuid);
 }

@@ -75,7 +75,8 @@ void cg_volume_json_remember(struct cg_volume_json *json, const char *id);
  * it has been resized. */
 uint64_t cg_volume_json_original_size(const struct cg_volume_json *json, uint64_t size);
 
-/* True if the head or a snapshot has this layer. */
+/* True if a snapshot, or the head too, has this layer. */
+bool cg_volume_json_in_snapshot(const struct cg_volume_json *json, const char *uuid);
 bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid);
 
 #endif

@@ -191,6 +191,11 @@ int cg_work_map_unlink(struct cg_work_map *map, struct cg_error *err)
     return 0;
 }
 
+uint64_t cg_work_map_windows(struct cg_work_map *map)
+{
+    return map->windows;
+}
+
 bool cg_work_map_has(struct cg_work_map *map, uint64_t window)
 {
     return atomic_load(&map->bits[window / 64]) >> (window % 64) & 1;

@@ -35,6 +35,8 @@ void cg_work_map_close(struct cg_work_map *map);
 /* Removes the file; its memory stays while it's mapped. */
 int cg_work_map_unlink(struct cg_work_map *map, struct cg_error *err);
 
+uint64_t cg_work_map_windows(struct cg_work_map *map);
+
 /* True if the window has content. */
 bool cg_work_map_has(struct cg_work_map *map, uint64_t window);
 

@@ -2,7 +2,9 @@ cli_tests = \
 	tests/integration/cli-bad-input.sh \
 	tests/integration/cli-full-disk.sh \
 	tests/integration/cli-interrupted.sh \
+	tests/integration/cli-json.sh \
 	tests/integration/cli-main.sh \
+	tests/integration/cli-progress.sh \
 	tests/integration/cli-unfinished.sh \
 	tests/integration/install.sh \
 	tests/integration/main-clones.sh \
@@ -12,6 +14,7 @@ cli_tests = \
 	tests/integration/readme.sh \
 	tests/integration/serve-ending.sh \
 	tests/integration/serve-socket.sh \
+	tests/integration/serve-tls.sh \
 	tests/integration/volumes-reopen.sh
 TESTS += $(cli_tests)
 EXTRA_DIST += $(cli_tests)

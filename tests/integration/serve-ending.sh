@@ -73,7 +73,7 @@ for signal in TERM INT; do
     [ ! -e "$tmp/s" ] || fail "the socket is still there"
 done
 
-port=$((20000 + $$ % 10000))
+port=$((10000 + $$ % 20000 + 6))
 cowgate serve --listen 127.0.0.1:$port 2>tcp.log &
 serve_pid=$!
 cleanup_fn stop "$serve_pid"

@@ -1,9 +1,12 @@
-unit_tests += tests/unit/test-copy tests/unit/test-file tests/unit/test-nbd tests/unit/test-window
+unit_tests += tests/unit/test-compare tests/unit/test-copy tests/unit/test-file tests/unit/test-nbd tests/unit/test-window
 
 fake_image = tests/unit/fake-image.c tests/unit/fake-image.h
 oracle = tests/unit/oracle.c tests/unit/oracle.h
 scratch = tests/unit/scratch.c tests/unit/scratch.h
 servers = tests/unit/servers.c tests/unit/servers.h
+
+tests_unit_test_compare_SOURCES = tests/unit/test-compare.c $(fake_image)
+tests_unit_test_compare_LDADD = $(unit_ldadd)
 
 tests_unit_test_copy_SOURCES = tests/unit/test-copy.c $(fake_image)
 tests_unit_test_copy_LDADD = $(unit_ldadd)

@@ -14,6 +14,7 @@
 
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
+#include "core/volumes/writer.h"
 #include "tests/unit/volumes-faults.h"
 #include "tests/unit/cmocka-all.h"
 
@@ -489,6 +490,58 @@ static void test_exclusive_overtaken(void **state)
     cg_space_free(second);
 }
 
+static struct cg_writer lock_of_v(void)
+{
+    struct cg_writer writer;
+    struct cg_error err;
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/p/v", pool.dir);
+    CG_CLEANUP(cg_close) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(cg_writer_read(fd, &writer, &err), 0);
+    return writer;
+}
+
+static struct cg_image *reopened;
+
+static void reopen(void)
+{
+    assert_true(lock_of_v().brief); /* who comes now waits */
+    reopened = pool_open(pool.space, V, CG_OPEN_WRITE);
+}
+
+/* A writer that is flushing to end goes on, since somebody in its process has opened the volume:
+ * others are refused again, and not left to wait for its end. */
+static void test_ending_taken_back(void **state)
+{
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE), *other;
+    struct cg_space *second = pool_second(&pool);
+    struct cg_error err;
+
+    (void)state;
+    alarm(50); /* less than others would wait */
+    put(image, 'A', 512, 0);
+    assert_false(lock_of_v().brief);
+    hook.act = reopen;
+    hook.act_at_sync = 1;
+    cg_image_unref(image);
+    assert_int_equal(hook.act_at_sync, 0);
+    assert_int_equal(lock_of_v().pid, getpid());
+    assert_false(lock_of_v().brief);
+    other = pool_open(second, V, CG_OPEN_WRITE);
+    assert_int_equal(cg_image_pwrite(other, "x", 1, 0, 0, &err), -EBUSY);
+    cg_image_unref(other);
+    put(reopened, 'B', 512, 0);
+    cg_image_unref(reopened);
+    assert_int_equal(lock_of_v().pid, 0);
+    other = pool_open(second, V, CG_OPEN_WRITE);
+    expect(other, 'B', 512, 0);
+    put(other, 'C', 512, 0);
+    cg_image_unref(other);
+    cg_space_free(second);
+    alarm(0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, faults_setup, faults_teardown)
@@ -501,7 +554,7 @@ int main(void)
 
         TEST(test_data_sync_unknown),   TEST(test_rewrite_fails),
         TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
-        TEST(test_exclusive_overtaken),
+        TEST(test_exclusive_overtaken), TEST(test_ending_taken_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

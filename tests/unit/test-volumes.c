@@ -406,6 +406,109 @@ static void test_large(void **state)
     assert_true(blocks_of("map") < 64);
 }
 
+static int layers_of(const char *text)
+{
+    struct cg_name name = pool_name(text);
+    struct cg_error err;
+    json_t *info;
+
+    assert_int_equal(cg_space_info(pool.space, &name, &info, &err), 0);
+    int layers = (int)json_integer_value(json_object_get(info, "layers"));
+    json_decref(info);
+    return layers;
+}
+
+/* A writer that comes beside a reader, and writes nothing. */
+static void come_and_go(struct cg_space *readers)
+{
+    struct cg_image *reader = pool_open(readers, "volumes/p/v", CG_OPEN_READ);
+    struct cg_image *image =
+        pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE);
+
+    cg_image_unref(reader);
+    cg_image_unref(image);
+}
+
+static void just_write(uint64_t off)
+{
+    struct cg_image *image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+
+    pool_write(image, "xyz", 3, off);
+    cg_image_unref(image);
+}
+
+/* What is sealed for a clone is there until it's linked, also if it's empty. */
+static void test_clone_empty(void **state)
+{
+    static uint8_t zeros[MIB];
+    struct cg_image *image;
+
+    (void)state;
+    alarm(50); /* less than a clone would go on trying */
+    pool_create(pool.space, "volumes/p/v", MIB);
+    pool_clone(pool.space, "volumes/p/v", "volumes/p/c");
+    pool_clone(pool.space, "volumes/p/c", "volumes/p/d");
+    pool_clone(pool.space, "volumes/p/v", "volumes/p/e");
+    image = pool_open(pool.space, "volumes/p/e", CG_OPEN_WRITE);
+    pool_clone(pool.space, "volumes/p/e", "volumes/p/f");
+    pool_same(image, zeros, MIB);
+    cg_image_unref(image);
+    alarm(0);
+}
+
+/* Empty layers that readers were the reason for go when those are gone; not those that a reader, a
+ * snapshot or a clone still has. */
+static void test_empty_layers(void **state)
+{
+    struct cg_space *second = pool_second(&pool);
+    struct cg_name v = pool_name("volumes/p/v");
+    struct cg_image *reader, *image;
+    static uint8_t want[MIB + 8192];
+    struct cg_error err;
+
+    (void)state;
+    pool_create(pool.space, "volumes/p/v", MIB);
+    just_write(5000);
+    memcpy(want + 5000, "xyz", 3);
+    for (int i = 0; i < 5; i++) {
+        come_and_go(second);
+        assert_int_equal(layers_of("volumes/p/v"), 2);
+    }
+
+    reader = pool_open(second, "volumes/p/v", CG_OPEN_READ);
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE);
+    assert_int_equal(layers_of("volumes/p/v"), 3);
+    cg_image_unref(image);
+    assert_int_equal(layers_of("volumes/p/v"), 3);
+    pool_same(reader, want, MIB);
+    /* Who opened before they went isn't overtaken by that. */
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+    cg_image_unref(reader);
+    come_and_go(second);
+    pool_write(image, "abc", 3, 70000);
+    memcpy(want + 70000, "abc", 3);
+    cg_image_unref(image);
+
+    /* Each resize puts an empty one above; a snapshot keeps them, then a clone. */
+    assert_int_equal(cg_space_resize(pool.space, &v, MIB + 4096, &err), 0);
+    assert_int_equal(cg_space_resize(pool.space, &v, MIB + 8192, &err), 0);
+    pool_snapshot(pool.space, "volumes/p/v@s");
+    just_write(9000);
+    int kept = layers_of("volumes/p/v");
+    pool_clone(pool.space, "volumes/p/v@s", "volumes/p/c");
+    pool_remove(pool.space, "volumes/p/v@s");
+    just_write(9000);
+    assert_int_equal(layers_of("volumes/p/v"), kept);
+    pool_remove(pool.space, "volumes/p/c");
+    just_write(9000);
+    assert_true(layers_of("volumes/p/v") < kept);
+    memcpy(want + 9000, "xyz", 3);
+    reader = pool_open(second, "volumes/p/v", CG_OPEN_READ);
+    pool_same(reader, want, sizeof want);
+    cg_image_unref(reader);
+    cg_space_free(second);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -417,6 +520,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_space_is_given_back, one_pool_setup,
                                         one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_parent, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_clone_empty, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_empty_layers, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_damage, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_large, one_pool_setup, one_pool_teardown),
     };

@@ -91,6 +91,8 @@ int __wrap_ftruncate(int fd, off_t len)
 int __wrap_fdatasync(int fd)
 {
     step();
+    if (due(&hook.act_at_sync))
+        hook.act();
     if (due(&hook.kill_at_sync))
         raise(SIGKILL);
     if (due(&hook.fail_sync)) {

@@ -22,6 +22,7 @@ struct faults {
     unsigned act_at;                                /* the taking of a gate before which */
     unsigned act_at_link;                           /* the linkat before which it is */
     unsigned act_at_flock;                          /* the flock before which it is */
+    unsigned act_at_sync;                           /* the fdatasync before which it is */
     void (*act)(void);                              /* this is done */
     bool watch_sockets;   /* a socket may be removed only while the volume is locked */
     unsigned bad_unlinks; /* those that were not */
