@@ -151,14 +151,17 @@ int cli_backup(struct cli *cli, int argc, char **argv)
     return CLI_OK;
 }
 
-/* Opens or makes what a point is restored to.  *ret_made: it's new. */
+/* Opens or makes what a point is restored to.  *ret_made: it's new; *ret_space: it's there, under a
+ * name of that space. */
 static int restore_target(struct cli *cli, const char *text, struct cg_image *point,
-                          struct cli_target *ret, bool *ret_made)
+                          struct cli_target *ret, bool *ret_made, struct cg_space **ret_space,
+                          struct cg_name *ret_name)
 {
     uint64_t size = cg_image_size(point);
     struct stat st;
 
     *ret_made = false;
+    *ret_space = NULL;
     if (strcmp(text, "-") == 0)
         return cg_error_say(&cli->err, EINVAL, "to write to standard output use export");
     if (cg_arg_kind(text) == CG_ARG_PATH) {
@@ -174,6 +177,7 @@ static int restore_target(struct cli *cli, const char *text, struct cg_image *po
     int r = cli_name(cli, text, &name, &space);
     if (r < 0)
         return r;
+    *ret_name = name;
     if (name.snapshot[0] || name.space == CG_NAME_BACKUPS)
         return cg_error_say(&cli->err, EROFS, "%s can't be written; restore to a volume", text);
     r = cg_space_identify(space, &name, &id, &cli->err);
@@ -181,7 +185,10 @@ static int restore_target(struct cli *cli, const char *text, struct cg_image *po
         *ret_made = true;
         return cli_target_new_volume(cli, text, size, cg_image_original_size(point), true, ret);
     }
-    return r < 0 ? r : cli_target_existing(cli, text, ret);
+    if (r < 0)
+        return r;
+    *ret_space = name.partition ? NULL : space;
+    return cli_target_existing(cli, text, ret);
 }
 
 static void restore_text(const struct cg_restore_result *s, const char *target)
@@ -191,6 +198,8 @@ static void restore_text(const struct cg_restore_result *s, const char *target)
     cg_size_text(fetched, s->bytes_fetched);
     cg_size_text(written, s->bytes_written);
     cg_size_text(skipped, s->bytes_skipped);
+    if (s->distrust[0])
+        fprintf(stderr, "all of %s was read, since %s\n", target, s->distrust);
     fprintf(stderr, "%s: %s fetched, %s written, %s was right already\n", target, fetched, written,
             skipped);
     if (s->tail_kept)
@@ -201,11 +210,12 @@ static void restore_text(const struct cg_restore_result *s, const char *target)
 static json_t *restore_json(const struct cg_restore_result *s, const char *point,
                             const char *target)
 {
-    return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:b}", "point", point, "target", target,
+    return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:b}", "point", point, "target", target,
                      "bytes_read", (json_int_t)s->bytes_read, "bytes_skipped",
-                     (json_int_t)s->bytes_skipped, "bytes_fetched", (json_int_t)s->bytes_fetched,
-                     "bytes_written", (json_int_t)s->bytes_written, "chunks_fetched",
-                     (json_int_t)s->chunks_fetched, "tail_kept", s->tail_kept);
+                     (json_int_t)s->bytes_skipped, "bytes_trusted", (json_int_t)s->bytes_trusted,
+                     "bytes_fetched", (json_int_t)s->bytes_fetched, "bytes_written",
+                     (json_int_t)s->bytes_written, "chunks_fetched", (json_int_t)s->chunks_fetched,
+                     "distrust", s->distrust, "tail_kept", s->tail_kept);
 }
 
 /* The point, with latest resolved, open. */
@@ -229,13 +239,15 @@ int cli_restore(struct cli *cli, int argc, char **argv)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     struct cg_repository *repository;
+    static const struct option options[] = { { "trust-diff", no_argument, NULL, 't' }, { 0 } };
+    struct cg_restore_options o = { .fresh = false };
     struct cg_restore_result result;
     struct cli_target target;
-    struct cg_name point;
+    struct cg_name point, name;
     char text[CG_NAME_MAX];
     bool made = false;
 
-    CLI_ARGS(NULL, NULL, NULL, 2, 2);
+    CLI_ARGS(options, cli_set_flag, &o.trust_diff, 2, 2);
     const char *to = argv[optind + 1];
     int r = cli->json ? cli_check_utf8(cli, to) : 0;
     if (r == 0)
@@ -243,11 +255,13 @@ int cli_restore(struct cli *cli, int argc, char **argv)
     if (r == 0)
         r = cg_gateway_repository(cli->gateway, &repository, &cli->err);
     if (r == 0)
-        r = restore_target(cli, to, image, &target, &made);
+        r = restore_target(cli, to, image, &target, &made, &o.space, &name);
     if (r < 0)
         return cli_failed(cli);
-    r = cg_restore(repository, &point, target.image, target.fresh,
-                   cli_progress_begin(cli, "restore"), &result, &cli->err);
+    o.name = &name;
+    o.fresh = target.fresh;
+    o.progress = cli_progress_begin(cli, "restore");
+    r = cg_restore(repository, &point, target.image, &o, &result, &cli->err);
     cli_progress_end();
     /* What was restored so far is kept under its unfinished name, for the next try. */
     r = cli_target_finish(cli, &target, r, true);

@@ -8,4 +8,5 @@ core_libcowgate_la_SOURCES += \
 	core/jobs/pace.c core/jobs/pace.h \
 	core/jobs/progress.h \
 	core/jobs/restore.c core/jobs/restore.h \
+	core/jobs/restore_look.c core/jobs/restore_look.h \
 	core/jobs/verify.c core/jobs/verify.h

@@ -13,7 +13,7 @@
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
-#include "core/jobs/restore.h"
+#include "core/jobs/restore_look.h"
 
 /* Thread model: the point's chunks are the items of one parallel loop; each worker has its own
  * buffer and codec, the counters are atomic. */
@@ -29,25 +29,12 @@ struct restore {
     struct cg_project *project;
     struct cg_point *point;
     struct cg_image *target;
-    bool fresh;
-    const struct cg_progress *progress;
+    const struct cg_restore_options *options;
+    uint8_t *look; /* enum cg_look of each chunk */
     unsigned threads;
     struct worker *workers;
-    _Atomic uint64_t read, skipped, fetched, written, chunks, done;
+    _Atomic uint64_t read, skipped, trusted, fetched, written, chunks, done;
 };
-
-/* True if the target says that the range reads as zeros. */
-static int is_hole(struct restore *x, uint64_t off, uint32_t len, bool *ret, struct cg_error *err)
-{
-    struct cg_extents e;
-
-    cg_extents_init(&e, off, off + len, 2);
-    int r = cg_image_extents(x->target, &e, err);
-    if (r == 0)
-        *ret = e.count == 1 && e.v[0].len == len && e.v[0].type != CG_DATA;
-    cg_extents_clear(&e);
-    return r;
-}
 
 /* True if the target has what ref refers to. */
 static int is_right(struct restore *x, const struct cg_ref *ref, uint64_t off, uint32_t len,
@@ -55,14 +42,16 @@ static int is_right(struct restore *x, const struct cg_ref *ref, uint64_t off, u
 {
     uint8_t id[CG_OBJECT_ID];
 
-    int r = is_hole(x, off, len, ret, err);
-    if (r < 0)
-        return r;
-    if (*ret) {
+    switch (x->look[off / CG_CHUNK_SIZE]) {
+    case CG_LOOK_ZEROS:
         *ret = cg_ref_is_zero(ref);
         return 0;
+    case CG_LOOK_RIGHT:
+        atomic_fetch_add(&x->trusted, len);
+        *ret = true;
+        return 0;
     }
-    r = cg_image_pread(x->target, w->buf, len, off, err);
+    int r = cg_image_pread(x->target, w->buf, len, off, err);
     if (r < 0)
         return cg_error_prefix(err, r, "read the target");
     atomic_fetch_add(&x->read, len);
@@ -93,7 +82,7 @@ static int write_chunk(struct restore *x, const uint8_t *buf, size_t len, uint64
     for (size_t at = 0, n; at < len; at += n, zeros = !zeros) {
         int r = 0;
         n = run_of(buf + at, len - at, zeros);
-        if (n == 0 || (zeros && x->fresh))
+        if (n == 0 || (zeros && x->options->fresh))
             continue;
         if (zeros)
             r = cg_image_zero(x->target, n, off + at, CG_MAY_TRIM, err);
@@ -133,12 +122,13 @@ static int do_chunk(void *opaque, uint64_t chunk, unsigned worker, struct cg_err
     uint32_t len = cg_chunk_len(x->point->size, chunk);
     uint64_t off = chunk * CG_CHUNK_SIZE;
     struct cg_ref ref;
+    const struct cg_progress *progress = x->options->progress;
     bool right = false;
 
     int r = cg_project_chunk(x->project, x->point, chunk, &ref, err);
     if (r < 0)
         return r;
-    if (x->fresh)
+    if (x->options->fresh)
         right = cg_ref_is_zero(&ref);
     else
         r = is_right(x, &ref, off, len, w, &right, err);
@@ -149,8 +139,7 @@ static int do_chunk(void *opaque, uint64_t chunk, unsigned worker, struct cg_err
     else
         r = put_right(x, &ref, off, len, w, err);
     uint64_t done = atomic_fetch_add(&x->done, len) + len;
-    if (r == 0 && x->progress &&
-        x->progress->report(x->progress->opaque, done, x->point->size) != 0)
+    if (r == 0 && progress && progress->report(progress->opaque, done, x->point->size) != 0)
         r = cg_error_say(err, ECANCELED, "the restore was cancelled");
     return r;
 }
@@ -177,6 +166,7 @@ static void clear(struct restore *x)
         cg_repository_codec_done(cg_project_repository(x->project), x->workers[i].codec);
     }
     free(x->workers);
+    free(x->look);
     cg_point_free(x->point);
 }
 
@@ -202,10 +192,11 @@ static int open_point(struct restore *x, struct cg_repository *repository,
 }
 
 int cg_restore(struct cg_repository *repository, const struct cg_name *point,
-               struct cg_image *target, bool fresh, const struct cg_progress *progress,
+               struct cg_image *target, const struct cg_restore_options *options,
                struct cg_restore_result *ret, struct cg_error *err)
 {
-    struct restore x = { .target = target, .fresh = fresh, .progress = progress };
+    struct restore x = { .target = target, .options = options };
+    char distrust[CG_RESTORE_WHY];
 
     int r = open_point(&x, repository, point, err);
     if (r < 0)
@@ -216,21 +207,29 @@ int cg_restore(struct cg_repository *repository, const struct cg_name *point,
                          "the target has %" PRIu64 " bytes, the point %" PRIu64
                          ": restore into something at least as large",
                          size, x.point->size);
+    if (r == 0) {
+        x.look = calloc(cg_chunk_count(x.point->size) + 1, 1);
+        r = x.look ? cg_restore_look(x.project, x.point, target, options, x.look, distrust, err)
+                   : cg_error_set(err, ENOMEM, "start a restore");
+    }
     if (r == 0)
         r = start_workers(&x, err);
     if (r == 0)
         r = cg_parallel(cg_chunk_count(x.point->size), x.threads, do_chunk, &x, err);
     if (r == 0)
         r = cg_image_flush(target, err);
-    if (r == 0)
+    if (r == 0) {
         *ret = (struct cg_restore_result){
             .bytes_read = x.read,
             .bytes_skipped = x.skipped,
+            .bytes_trusted = x.trusted,
             .bytes_fetched = x.fetched,
             .bytes_written = x.written,
             .chunks_fetched = x.chunks,
             .tail_kept = size > x.point->size,
         };
+        memcpy(ret->distrust, distrust, sizeof distrust);
+    }
     clear(&x);
     return r;
 }

@@ -1,6 +1,6 @@
 rbd_scripts = \
-	tests/integration/rbd-backup.sh \
 	tests/integration/rbd-backup-full.sh \
+	tests/integration/rbd-backup.sh \
 	tests/integration/rbd-chain.sh \
 	tests/integration/rbd-changes.sh \
 	tests/integration/rbd-clones.sh \
@@ -8,7 +8,8 @@ rbd_scripts = \
 	tests/integration/rbd-extents.sh \
 	tests/integration/rbd-faults.sh \
 	tests/integration/rbd-main.sh \
-	tests/integration/rbd-outage.sh
+	tests/integration/rbd-outage.sh \
+	tests/integration/rbd-restore.sh
 if WITH_RBD
 TESTS += $(rbd_scripts)
 endif

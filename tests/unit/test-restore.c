@@ -44,12 +44,15 @@ static int teardown(void **state)
     return 0;
 }
 
+static const struct cg_restore_options verify = { .fresh = false };
+
 static void restore(struct target *t, struct cg_image *target, bool fresh,
                     struct cg_restore_result *ret)
 {
+    const struct cg_restore_options o = { .fresh = fresh };
     struct cg_error err;
 
-    if (cg_restore(t->lab.repo, &t->point, target, fresh, NULL, ret, &err) < 0)
+    if (cg_restore(t->lab.repo, &t->point, target, &o, ret, &err) < 0)
         fail_msg("%s", err.message);
 }
 
@@ -125,6 +128,49 @@ static void test_over_another(void **state)
     cg_image_unref(target);
 }
 
+/* What the space doesn't name isn't looked at: not even when it's wrong. */
+static void test_trusted(void **state)
+{
+    struct target *t = *state;
+    _Atomic uint64_t read = 0;
+    struct cg_image *target = fake_image_new(SIZE, NULL, &read);
+    struct cg_name name = { .space = CG_NAME_VOLUMES, .parts = 2, .part = { "acme", "web" } };
+    struct cg_restore_options o = { .trust_diff = true, .space = t->lab.space, .name = &name };
+    struct cg_restore_result res;
+    struct cg_backup_result second;
+    struct cg_error err;
+
+    restore(t, target, true, &res);
+    change(target, 5 * MIB, 1, 7);
+    change(target, 30 * MIB, 1, 7);
+    lab_write(&t->lab, "web", MIB, 30 * MIB, 3);
+    read = 0;
+    assert_int_equal(cg_restore(t->lab.repo, &t->point, target, &o, &res, &err), 0);
+    assert_string_equal(res.distrust, "");
+    assert_true(read == 4 * MIB && res.bytes_read == 4 * MIB);
+    assert_true(res.bytes_trusted == SIZE - 4 * MIB);
+    assert_int_equal(res.chunks_fetched, 1);
+    restore(t, target, false, &res);
+    assert_int_equal(res.chunks_fetched, 1);
+    check(t, target);
+
+    /* There is nothing to trust: all is read, and well. */
+    lab_backup(&t->lab, "web", "acme", "web", &second);
+    change(target, 5 * MIB, 1, 7);
+    assert_int_equal(cg_restore(t->lab.repo, &t->point, target, &o, &res, &err), 0);
+    assert_string_equal(res.distrust, "the point's snapshot is gone");
+    assert_int_equal(res.bytes_trusted, 0);
+    assert_int_equal(res.chunks_fetched, 1);
+    fake_space_renew(t->lab.fake, "web");
+    assert_int_equal(cg_restore(t->lab.repo, &t->point, target, &o, &res, &err), 0);
+    assert_string_equal(res.distrust, "the point is of another image");
+    o.space = NULL;
+    assert_int_equal(cg_restore(t->lab.repo, &t->point, target, &o, &res, &err), 0);
+    assert_string_equal(res.distrust, "the target's changes aren't recorded");
+    check(t, target);
+    cg_image_unref(target);
+}
+
 static int cancel(void *opaque, uint64_t done, uint64_t total)
 {
     (void)opaque;
@@ -137,12 +183,12 @@ static void test_interrupted(void **state)
     struct target *t = *state;
     struct cg_image *target = fake_image_new(SIZE, NULL, NULL);
     struct cg_restore_result res;
-    struct cg_progress progress = { .report = cancel };
+    const struct cg_progress progress = { .report = cancel };
+    const struct cg_restore_options o = { .progress = &progress };
     struct cg_error err;
 
     change(target, 70 * MIB, 5 * MIB, 1);
-    assert_int_equal(cg_restore(t->lab.repo, &t->point, target, false, &progress, &res, &err),
-                     -ECANCELED);
+    assert_int_equal(cg_restore(t->lab.repo, &t->point, target, &o, &res, &err), -ECANCELED);
     restore(t, target, false, &res);
     assert_true(res.chunks_fetched < 17 && res.chunks_fetched > 0);
     check(t, target);
@@ -165,7 +211,7 @@ static void test_larger_and_smaller(void **state)
     for (size_t i = 0; i < 8 * MIB; i++)
         assert_int_equal(tail[i], 0x55);
     change(smaller, 0, 4096, 0x55);
-    assert_int_equal(cg_restore(t->lab.repo, &t->point, smaller, false, NULL, &res, &err), -ENOSPC);
+    assert_int_equal(cg_restore(t->lab.repo, &t->point, smaller, &verify, &res, &err), -ENOSPC);
     assert_int_equal(cg_image_pread(smaller, tail, 4096, 0, &err), 0);
     assert_int_equal(tail[0], 0x55);
     cg_image_unref(larger);
@@ -182,7 +228,7 @@ static void test_failing_target(void **state)
     unsigned n, failed = 0;
     int r;
 
-    for (n = 1;; n += 7) {
+    for (n = 1;; n += 3) {
         struct cg_image *target = fake_image_new(SIZE, &faults, NULL);
         struct cg_restore_result res;
         faults.fail_at = 0;
@@ -190,7 +236,7 @@ static void test_failing_target(void **state)
         change(target, 100 * MIB, MIB, 1);
         faults.calls = 0;
         faults.fail_at = n;
-        r = cg_restore(t->lab.repo, &t->point, target, false, NULL, &res, &err);
+        r = cg_restore(t->lab.repo, &t->point, target, &verify, &res, &err);
         unsigned calls = faults.calls;
         faults.fail_at = 0;
         failed += r < 0;
@@ -210,6 +256,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_fresh, setup, teardown),
         cmocka_unit_test_setup_teardown(test_only_what_differs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_over_another, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_trusted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_interrupted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_larger_and_smaller, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failing_target, setup, teardown),
