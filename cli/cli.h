@@ -97,9 +97,11 @@ int cli_import_image(struct cli *cli, const char *source, const char *volume);
 
 /* The commands, by file. */
 cli_fn cli_init, cli_create, cli_clone, cli_snapshot, cli_rollback, cli_resize, cli_rename,
-    cli_delete, cli_flatten;                /* volumes.c */
-cli_fn cli_list, cli_info, cli_diff;        /* look.c */
-cli_fn cli_import, cli_export;              /* copy.c */
+    cli_delete, cli_flatten;         /* volumes.c */
+cli_fn cli_list, cli_info, cli_diff; /* look.c */
+cli_fn cli_import, cli_export;       /* copy.c */
+int cli_export_diff(struct cli *cli, const char *point, const char *from, const char *dest,
+                    bool force);            /* export_diff.c */
 cli_fn cli_backup, cli_restore, cli_verify; /* backups.c */
 cli_fn cli_serve;                           /* serve.c */
 cli_fn cli_mount, cli_umount;               /* mount.c */

@@ -146,20 +146,42 @@ static int export_to(struct cli *cli, struct cg_image *image, const char *dest, 
     return cli_target_finish(cli, &target, r, false);
 }
 
+struct export_args {
+    bool force;
+    const char *diff_from;
+};
+
+static int set_export(void *opaque, int option, const char *value)
+{
+    struct export_args *a = opaque;
+
+    if (option == 'f')
+        a->force = true;
+    else
+        a->diff_from = value;
+    return 0;
+}
+
 int cli_export(struct cli *cli, int argc, char **argv)
 {
-    static const struct option options[] = { { "force", no_argument, NULL, 'f' }, { 0 } };
+    static const struct option options[] = { { "force", no_argument, NULL, 'f' },
+                                             { "diff-from", required_argument, NULL, 'd' },
+                                             { 0 } };
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
-    bool force = false;
+    struct export_args args = { .force = false };
 
-    CLI_ARGS(options, cli_set_flag, &force, 2, 2);
-    int r = cli_refuse_stream("export", argv[optind]);
+    CLI_ARGS(options, set_export, &args, 2, 2);
+    const char *source = argv[optind], *dest = argv[optind + 1];
+    int r = cli_refuse_stream("export", source);
     if (r)
         return r;
     r = cli_gateway(cli);
+    if (r == 0 && args.diff_from)
+        return cli_export_diff(cli, source, args.diff_from, dest, args.force) < 0 ? cli_failed(cli)
+                                                                                  : CLI_OK;
     if (r == 0)
-        r = cg_gateway_open_any(cli->gateway, argv[optind], CG_OPEN_READ, &image, &cli->err);
+        r = cg_gateway_open_any(cli->gateway, source, CG_OPEN_READ, &image, &cli->err);
     if (r == 0)
-        r = export_to(cli, image, argv[optind + 1], force);
+        r = export_to(cli, image, dest, args.force);
     return r < 0 ? cli_failed(cli) : CLI_OK;
 }

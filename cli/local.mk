@@ -3,6 +3,7 @@ cli_cowgate_SOURCES = \
 	cli/backups.c \
 	cli/cli.c cli/cli.h \
 	cli/copy.c \
+	cli/export_diff.c \
 	cli/look.c \
 	cli/main.c \
 	cli/mount.c \

@@ -16,7 +16,7 @@ const struct cli_command cli_commands[] = {
     { "init", "[--repository DIR]", "make a root", cli_init },
     { "create", "IMAGE --size SIZE", "make an empty volume", cli_create },
     { "import", "SOURCE VOLUME [--size SIZE]", "copy anything into a new volume", cli_import },
-    { "export", "IMAGE DEST [--force]",
+    { "export", "IMAGE DEST [--diff-from POINT] [--force]",
       "copy an image to a file, device, NBD URI or -", cli_export },
     { "clone", "IMAGE VOLUME", "make an instant copy-on-write clone", cli_clone },
     { "snapshot", "VOLUME@SNAPSHOT ...", "take snapshots", cli_snapshot },

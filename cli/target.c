@@ -129,17 +129,43 @@ static int fill_new_file(struct cli *cli, struct cli_target *t, uint64_t size)
     return set_fresh(cli, t);
 }
 
+/* The names of a new file. */
+static int begin_new_file(struct cli *cli, const char *path, bool replace, struct cli_target *t)
+{
+    *t = (struct cli_target){ .path = strdup(path), .fd = -1, .replace = replace };
+    if (t->path && asprintf(&t->partial, "%s.cowgate-partial", path) >= 0) {
+        cli_catch_interrupts();
+        return 0;
+    }
+    free(t->path);
+    return cg_error_set(&cli->err, ENOMEM, "write %s", path);
+}
+
 int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, bool replace,
                         struct cli_target *ret)
 {
-    struct cli_target t = { .path = strdup(path), .fd = -1, .replace = replace };
+    struct cli_target t;
+    int r = begin_new_file(cli, path, replace, &t);
 
-    if (!t.path || asprintf(&t.partial, "%s.cowgate-partial", path) < 0) {
-        free(t.path);
-        return cg_error_set(&cli->err, ENOMEM, "write %s", path);
-    }
-    cli_catch_interrupts();
-    int r = fill_new_file(cli, &t, size);
+    if (r < 0)
+        return r;
+    r = fill_new_file(cli, &t, size);
+    if (r < 0)
+        return cli_target_finish(cli, &t, r, false);
+    *ret = t;
+    return 0;
+}
+
+int cli_target_new_stream(struct cli *cli, const char *path, bool replace, struct cli_target *ret)
+{
+    struct cli_target t;
+    int r = begin_new_file(cli, path, replace, &t);
+
+    if (r < 0)
+        return r;
+    r = open_partial(t.partial, &t.fd, &cli->err);
+    if (r == 0 && ftruncate(t.fd, 0) < 0)
+        r = cg_error_set(&cli->err, errno, "truncate %s", t.partial);
     if (r < 0)
         return cli_target_finish(cli, &t, r, false);
     *ret = t;
@@ -183,8 +209,10 @@ int cli_target_finish(struct cli *cli, struct cli_target *t, int result, bool ke
     struct cg_name final = t->name;
 
     final.draft = false;
-    if (result == 0)
+    if (result == 0 && t->image)
         result = cg_image_flush(t->image, &cli->err);
+    else if (result == 0 && fsync(t->fd) < 0)
+        result = cg_error_set(&cli->err, errno, "write %s", t->partial);
     /* While it's still open and so locked: nobody else can make it theirs. */
     if (result == 0 && t->space)
         result = cg_space_rename(t->space, &t->name, &final, &cli->err);

@@ -6,7 +6,7 @@
 #include "cli/cli.h"
 
 struct cli_target {
-    struct cg_image *image;
+    struct cg_image *image; /* NULL: a stream */
     bool fresh;             /* reads as zeros */
     struct cg_space *space; /* of a new volume: publish name.draft; else NULL */
     struct cg_name name;
@@ -25,6 +25,10 @@ int cli_target_new_volume(struct cli *cli, const char *text, uint64_t size, uint
  * file's place. */
 int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, bool replace,
                         struct cli_target *ret);
+
+/* As cli_target_new_file for a stream of unknown length: it begins anew, is written through
+ * ret->fd, and there is no image. */
+int cli_target_new_stream(struct cli *cli, const char *path, bool replace, struct cli_target *ret);
 
 /* What is there: a volume (its lock is taken), a file, a device, an NBD export. */
 int cli_target_existing(struct cli *cli, const char *text, struct cli_target *ret);

@@ -1,21 +1,17 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "core/base/bulk.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
 #include "core/jobs/copy.h"
+#include "core/jobs/output.h"
 
 /* Thread model of cg_copy: one of cg_parallel's workers walks the source's extents and puts pieces
  * into a bounded queue, the others take them from there and copy.  The walker copies a piece itself
@@ -24,8 +20,7 @@
  * during I/O.
  *
  * cg_copy_stream needs no queue: each worker reads the piece it was given into its own buffer and
- * then waits for its turn to write.  Pieces are begun in order, so the one whose turn it is is
- * always being worked on.  turn_lock guards turn and failed. */
+ * then waits for its turn to write (output.h). */
 
 #define PIECE ((uint64_t)4 << 20) /* of data, aligned: a chunk of a backup */
 #define ZERO_PIECE ((uint64_t)64 << 20)
@@ -298,58 +293,10 @@ int cg_copy(struct cg_image *source, struct cg_image *target, const struct cg_co
 
 struct stream {
     struct cg_image *source;
-    int fd;
     uint64_t total;
-    const struct cg_progress *progress;
     void *buffer[WORKERS_MAX]; /* PIECE bytes, by worker */
-
-    pthread_mutex_t turn_lock;
-    pthread_cond_t turn_wake;
-    uint64_t turn; /* these by turn_lock: the piece to be written next */
-    bool failed;
+    struct cg_output output;
 };
-
-/* Waits for whoever reads the output, who may never do, and lets the job be cancelled meanwhile. */
-static int wait_for_reader(struct stream *s, uint64_t written, struct cg_error *err)
-{
-    struct pollfd p = { .fd = s->fd, .events = POLLOUT };
-
-    if (poll(&p, 1, 100) != 0)
-        return 0;
-    return report(s->progress, written, s->total, err);
-}
-
-static int write_all(struct stream *s, const uint8_t *buf, size_t len, uint64_t off,
-                     struct cg_error *err)
-{
-    for (size_t done = 0; done < len;) {
-        ssize_t n = write(s->fd, buf + done, len - done);
-        int r = 0;
-        if (n >= 0)
-            done += (size_t)n;
-        else if (errno == EAGAIN)
-            r = wait_for_reader(s, off + done, err);
-        else if (errno != EINTR)
-            r = cg_error_set(err, errno, "write the output");
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-/* The same pipe by a descriptor of our own that doesn't block: to set that on the given one would
- * set it for everybody who shares it.  The given one for anything else. */
-static int dont_block(int fd)
-{
-    struct stat st;
-    char path[32];
-
-    if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
-        return fd;
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    int own = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-    return own < 0 ? fd : own;
-}
 
 /* Reads a piece; a hole isn't fetched. */
 static int read_piece(struct stream *s, uint8_t *buf, size_t len, uint64_t off,
@@ -368,30 +315,6 @@ static int read_piece(struct stream *s, uint8_t *buf, size_t len, uint64_t off,
     return r < 0 ? cg_error_prefix(err, r, "read the source") : 0;
 }
 
-/* False if another piece failed. */
-static bool wait_for_turn(struct stream *s, uint64_t item)
-{
-    CG_LOCK(&s->turn_lock);
-
-    while (s->turn != item && !s->failed)
-        pthread_cond_wait(&s->turn_wake, &s->turn_lock);
-    return !s->failed;
-}
-
-/* True if it's the first failure. */
-static bool end_turn(struct stream *s, bool failed)
-{
-    CG_LOCK(&s->turn_lock);
-    bool first = failed && !s->failed;
-
-    if (failed)
-        s->failed = true;
-    else
-        s->turn++;
-    pthread_cond_broadcast(&s->turn_wake);
-    return first;
-}
-
 static int stream_piece(void *opaque, uint64_t item, unsigned worker, struct cg_error *err)
 {
     struct stream *s = opaque;
@@ -402,34 +325,25 @@ static int stream_piece(void *opaque, uint64_t item, unsigned worker, struct cg_
     if (r == 0)
         r = read_piece(s, s->buffer[worker], len, off, err);
     if (r == 0) {
-        if (!wait_for_turn(s, item))
+        if (!cg_output_wait(&s->output, item))
             return 0;
-        r = write_all(s, s->buffer[worker], len, off, err);
+        r = cg_output_write(&s->output, s->buffer[worker], len, err);
     }
     if (r == 0)
-        r = report(s->progress, end, s->total, err);
-    return end_turn(s, r < 0) ? r : 0;
+        r = cg_output_report(&s->output, len, err);
+    return cg_output_end(&s->output, r);
 }
 
 int cg_copy_stream(struct cg_image *source, int fd, const struct cg_progress *progress,
                    struct cg_error *err)
 {
-    struct stream s = {
-        .source = source,
-        .fd = dont_block(fd),
-        .total = cg_image_size(source),
-        .progress = progress,
-    };
+    struct stream s = { .source = source, .total = cg_image_size(source) };
     unsigned workers = worker_count();
 
-    pthread_mutex_init(&s.turn_lock, NULL);
-    pthread_cond_init(&s.turn_wake, NULL);
+    cg_output_init(&s.output, fd, progress, s.total);
     int r = cg_parallel((s.total + PIECE - 1) / PIECE, workers, stream_piece, &s, err);
     for (unsigned i = 0; i < workers; i++)
         free(s.buffer[i]);
-    pthread_cond_destroy(&s.turn_wake);
-    pthread_mutex_destroy(&s.turn_lock);
-    if (s.fd != fd)
-        close(s.fd);
+    cg_output_clear(&s.output);
     return r;
 }

@@ -5,6 +5,8 @@ core_libcowgate_la_SOURCES += \
 	core/jobs/backup_source.c core/jobs/backup_source.h \
 	core/jobs/compare.c core/jobs/compare.h \
 	core/jobs/copy.c core/jobs/copy.h \
+	core/jobs/export_diff.c core/jobs/export_diff.h \
+	core/jobs/output.c core/jobs/output.h \
 	core/jobs/pace.c core/jobs/pace.h \
 	core/jobs/progress.h \
 	core/jobs/restore.c core/jobs/restore.h \
