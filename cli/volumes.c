@@ -100,16 +100,11 @@ int cli_clone(struct cli *cli, int argc, char **argv)
     int r = cli_whole_name(cli, text, &name, &space);
     if (r == 0)
         r = cg_space_clone(space, parent, &name, &cli->err);
-    bool copied = r == -EXDEV, flattened = r > 0;
-    if (copied)
+    if (r == -EXDEV)
         r = copy_instead(cli, parent, text);
-    else if (flattened)
+    else if (r > 0)
         r = flatten_deep(cli, space, &name, text);
-    if (r < 0)
-        return cli_failed(cli);
-    return cli->json ? cli_print_json(cli, json_pack("{s:s,s:b,s:b}", "name", text, "copied",
-                                                     copied, "flattened", flattened))
-                     : CLI_OK;
+    return r < 0 ? cli_failed(cli) : CLI_OK;
 }
 
 int cli_snapshot(struct cli *cli, int argc, char **argv)

@@ -36,9 +36,9 @@ volume='name uuid size original_size created parent snapshots layers allocated'
 point='name type size original_size sequence time source parent tool session era read_only'
 
 keys backup . 'point incremental reason warning size bytes_read chunks_read bytes_stored chunks_stored
-pages_stored chunks_known' volumes/acme/web
+pages_stored chunks_known chunks_audited bytes_audited' volumes/acme/web
 keys backup . 'point incremental reason warning size bytes_read chunks_read bytes_stored chunks_stored
-pages_stored chunks_known' ./disk.raw backups/acme/file
+pages_stored chunks_known chunks_audited bytes_audited' ./disk.raw backups/acme/file
 latest=$(jq -r .point out.json)
 
 keys list '.[]' 'name size time description unfinished'

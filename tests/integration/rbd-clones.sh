@@ -31,7 +31,7 @@ for format in 1 2; do
     [ $format = 1 ] || ceph osd set-require-min-compat-client mimic --yes-i-really-mean-it
     [ -z "$(cowgate clone rbd/rbd/web@s1 rbd/rbd/c1 2>&1)" ] || fail "it says something"
     [ "$(parent c1)" = rbd/web@s1 ] || fail "no native clone: $(rbd info c1)"
-    [ "$(cowgate --json clone rbd/rbd/web@s1 rbd/rbd/c2 | jq -c '[.name, .copied, .flattened]')" = '["rbd/rbd/c2",false,false]' ]
+    cowgate clone rbd/rbd/web@s1 rbd/rbd/c2
     reads rbd/rbd/c1 one.raw
     must_fail 1 'rbd/rbd/c1 exists already' cowgate clone rbd/rbd/web@s1 rbd/rbd/c1
     must_fail 1 'there is no such snapshot' cowgate clone rbd/rbd/web@none rbd/rbd/c3
@@ -135,8 +135,7 @@ cleanup_fn stop $!
 wait_for 30 nbd_answers "$tmp/nbd"
 n=0
 for source in ./two.raw volumes/acme/two "$point" "$(uri "$tmp/nbd")"; do
-    out=$(cowgate --json clone "$source" "rbd/rbd/copy$n" 2>err.log)
-    jq -e '.copied and (.flattened | not)' <<<"$out" || fail "$out"
+    cowgate clone "$source" "rbd/rbd/copy$n" 2>err.log
     grep -q '^copied: ' err.log || fail "it doesn't say that it copies: $(cat err.log)"
     rm -f out.raw
     rbd export --no-progress "copy$n" out.raw
