@@ -54,7 +54,7 @@ keys info . 'name size immutable' ./disk.raw
 keys diff '.[]' 'offset length type' volumes/acme/web ./larger.raw
 cowgate --json diff volumes/acme/web@s1 volumes/acme/web | jq -e '. == []' >/dev/null || fail "no difference"
 
-restore='point target bytes_read bytes_skipped bytes_fetched chunks_fetched bytes_written tail_kept'
+restore='point target bytes_read bytes_skipped bytes_trusted distrust bytes_fetched chunks_fetched bytes_written tail_kept'
 keys restore . "$restore" backups/acme/web/latest volumes/acme/back
 keys restore . "$restore" backups/acme/web/latest ./larger.raw
 jq -e '.tail_kept and .target == "./larger.raw" and .bytes_written == 5242880' out.json >/dev/null || fail "$(cat out.json)"
