@@ -59,6 +59,10 @@ int cli_list(struct cli *cli, int argc, char **argv)
         json_decref(l.array);
         return cli_failed(cli);
     }
+    size_t hidden = cg_gateway_hidden(cli->gateway);
+    if (hidden > 0 && !cli->quiet)
+        fprintf(stderr, "cowgate: %zu name%s in rbd/ can't be used here and %s not shown\n", hidden,
+                hidden > 1 ? "s" : "", hidden > 1 ? "are" : "is");
     return cli->json ? cli_print_json(cli, l.array) : CLI_OK;
 }
 

@@ -77,6 +77,12 @@ bool cg_gateway_has(struct cg_gateway *g, enum cg_name_space space)
     return space != CG_NAME_RBD || g->root.rbd;
 }
 
+size_t cg_gateway_hidden(struct cg_gateway *g)
+{
+    CG_LOCK(&g->lock);
+    return g->rbd ? cg_space_hidden(g->rbd) : 0;
+}
+
 int cg_gateway_repository(struct cg_gateway *g, struct cg_repository **ret_repository,
                           struct cg_error *err)
 {

@@ -55,6 +55,9 @@ bool cg_gateway_has(struct cg_gateway *gateway, enum cg_name_space space);
 int cg_gateway_list(struct cg_gateway *gateway, const struct cg_name *prefix, cg_entry_fn *fn,
                     void *opaque, struct cg_error *err);
 
+/* How many names of Ceph the listings have left out so far, because they don't fit ours. */
+size_t cg_gateway_hidden(struct cg_gateway *gateway);
+
 /* All images below prefix, sorted; entry->name is the whole name.  With prefix->draft drafts too.
  */
 int cg_gateway_list_all(struct cg_gateway *gateway, const struct cg_name *prefix, cg_entry_fn *fn,

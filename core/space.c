@@ -47,6 +47,11 @@ double cg_space_audit(struct cg_space *space)
     return space->ops->audit ? space->ops->audit(space->self) : 0;
 }
 
+size_t cg_space_hidden(struct cg_space *space)
+{
+    return space->ops->hidden ? space->ops->hidden(space->self) : 0;
+}
+
 int cg_space_list(struct cg_space *space, const struct cg_name *prefix, cg_entry_fn *fn,
                   void *opaque, struct cg_error *err)
 {

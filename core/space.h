@@ -66,6 +66,8 @@ struct cg_space_ops {
     /* Which share of the chunks that diff calls unchanged a backup reads and compares.  NULL:
      * none. */
     double (*audit)(void *self);
+    /* How many names list has left out so far because they aren't such as ours.  NULL: none. */
+    size_t (*hidden)(void *self);
     /* Calls fn for each name directly below prefix, or, if prefix is an image, for it and its
      * snapshots; an unknown prefix is -ENOENT, an empty one is not.  Names come in no particular
      * order.  With prefix->draft drafts are told too. */
@@ -144,6 +146,7 @@ void cg_space_free(struct cg_space *space);
 bool cg_space_in_project(struct cg_space *space, const struct cg_name *name, const char *project);
 
 double cg_space_audit(struct cg_space *space);
+size_t cg_space_hidden(struct cg_space *space);
 
 /* Each calls the operation of the same name, -ENOTSUP with a message if there is none. */
 int cg_space_list(struct cg_space *space, const struct cg_name *prefix, cg_entry_fn *fn,

@@ -52,6 +52,16 @@ static void clear(struct listing *l)
     free(l->items);
 }
 
+/* True if the name is such as ours; others are only counted. */
+static bool is_ours(struct cg_rbd *rbd, const char *name)
+{
+    if (cg_name_part_valid(name))
+        return true;
+    if (strncmp(name, CG_RBD_DRAFT, strlen(CG_RBD_DRAFT)) != 0)
+        atomic_fetch_add(&rbd->hidden, 1);
+    return false;
+}
+
 static int list_snapshots(rbd_image_t image, struct item *it, struct cg_error *err)
 {
     int r = cg_rbd_snaps_read(image, &it->snaps, err);
@@ -138,7 +148,7 @@ static int tell(const struct listing *l, const struct item *it, cg_entry_fn *fn,
     for (int i = 0; r == 0 && i < it->snaps.count; i++) {
         const rbd_snap_info_t *s = &it->snaps.v[i];
         char text[2 * CG_PART_MAX + 2];
-        if (!cg_name_part_valid(s->name))
+        if (!is_ours(l->rbd, s->name))
             continue;
         snprintf(text, sizeof text, "%s@%s", it->name, s->name);
         struct cg_entry e = { .name = text,
@@ -164,7 +174,7 @@ static int take(struct listing *l, const rbd_image_spec_t *specs, size_t count,
         it->draft = l->drafts && strncmp(name, CG_RBD_DRAFT, strlen(CG_RBD_DRAFT)) == 0;
         if (it->draft)
             name += strlen(CG_RBD_DRAFT);
-        if (!cg_name_part_valid(name))
+        if (!is_ours(l->rbd, name))
             continue;
         it->name = strdup(name);
         l->count++;
@@ -217,8 +227,8 @@ static int list_namespaces(struct listing *l, rados_ioctx_t io, cg_entry_fn *fn,
         return cg_rbd_failed(r, err, "list namespaces");
     for (const char *p = buf; p < buf + size && *p; p += strlen(p) + 1) {
         struct cg_entry e = { .name = p, .directory = true };
-        if (!cg_name_part_valid(p) ||
-            !cg_rbd_config_allows(&l->rbd->config, l->place.part[0], p, NULL))
+        if (!cg_rbd_config_allows(&l->rbd->config, l->place.part[0], p, NULL) ||
+            !is_ours(l->rbd, p))
             continue;
         r = fn(opaque, &e, err);
         if (r != 0)
@@ -238,7 +248,7 @@ static int tell_pool(void *opaque, const char *pool, struct cg_error *err)
     struct pools *p = opaque;
     struct cg_entry e = { .name = pool, .directory = true };
 
-    if (!cg_name_part_valid(pool) || !cg_rbd_config_allows(&p->rbd->config, pool, NULL, NULL))
+    if (!cg_rbd_config_allows(&p->rbd->config, pool, NULL, NULL) || !is_ours(p->rbd, pool))
         return 0;
     return p->fn(p->opaque, &e, err);
 }

@@ -2,6 +2,8 @@
 #ifndef CG_RBD_RBD_H
 #define CG_RBD_RBD_H
 
+#include <stdatomic.h>
+
 #include "core/rbd/cluster.h"
 #include "core/rbd/settings.h"
 #include "core/rbd/rbd_image.h"
@@ -13,6 +15,7 @@ struct cg_rbd {
     struct cg_rbd_config config;
     struct cg_rbd_cluster *cluster;
     struct cg_rbd_opens *opens;
+    atomic_size_t hidden; /* names that listings left out because they aren't such as ours */
 };
 
 /* Where a name points to. */

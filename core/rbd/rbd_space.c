@@ -99,6 +99,13 @@ static double rbd_audit(void *self)
     return rbd->config.audit;
 }
 
+static size_t rbd_hidden(void *self)
+{
+    struct cg_rbd *rbd = self;
+
+    return atomic_load(&rbd->hidden);
+}
+
 static void rbd_space_close(void *self)
 {
     struct cg_rbd *rbd = self;
@@ -112,6 +119,7 @@ static void rbd_space_close(void *self)
 static const struct cg_space_ops rbd_ops = {
     .in_project = rbd_in_project,
     .audit = rbd_audit,
+    .hidden = rbd_hidden,
     .list = cg_rbd_list,
     .open = cg_rbd_open,
     .identify = cg_rbd_identify,
