@@ -160,9 +160,10 @@ static int begin(const struct cg_rbd_config *config, enum cg_rbd_purpose purpose
     r = configure(config, rados, purpose, err);
     if (r == 0) {
         r = rados_connect(rados);
-        if (r == -ENOENT)
+        if (r == -ENOENT || r == -EACCES || r == -EPERM)
             r = cg_error_say(err, EACCES,
-                             "connect to Ceph as client.%s: no key found in its keyring",
+                             "connect to Ceph as client.%s: the cluster knows no such user, or the "
+                             "keyring (rbd.keyring in cowgate.json) hasn't its key",
                              config->id);
         else if (r == -ETIMEDOUT)
             r = cg_error_say(err, ETIMEDOUT,

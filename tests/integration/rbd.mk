@@ -5,6 +5,7 @@ rbd_scripts = \
 	tests/integration/rbd-changes.sh \
 	tests/integration/rbd-clones.sh \
 	tests/integration/rbd-copies.sh \
+	tests/integration/rbd-errors.sh \
 	tests/integration/rbd-export-diff.sh \
 	tests/integration/rbd-extents.sh \
 	tests/integration/rbd-faults.sh \
