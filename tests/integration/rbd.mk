@@ -9,6 +9,7 @@ rbd_scripts = \
 	tests/integration/rbd-export-diff.sh \
 	tests/integration/rbd-extents.sh \
 	tests/integration/rbd-faults.sh \
+	tests/integration/rbd-io.sh \
 	tests/integration/rbd-main.sh \
 	tests/integration/rbd-outage.sh \
 	tests/integration/rbd-restore.sh
