@@ -15,12 +15,14 @@ core_rbd_cowgate_rbd_la_SOURCES = \
 	core/rbd/list.c \
 	core/rbd/lock.c \
 	core/rbd/marks.c core/rbd/marks.h \
+	core/rbd/moment.c \
 	core/rbd/opens.c \
 	core/rbd/rbd.h \
 	core/rbd/rbd_image.c core/rbd/rbd_image.h \
 	core/rbd/rbd_space.c \
 	core/rbd/remove.c \
 	core/rbd/snapshot.c \
+	core/rbd/turn.c core/rbd/turn.h \
 	core/rbd/users.c core/rbd/users.h
 core_rbd_cowgate_rbd_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared
 # The module has its own copy of the lowest rooms: images and spaces are opaque to each other.

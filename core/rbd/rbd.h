@@ -83,6 +83,11 @@ int cg_rbd_parent(struct cg_rbd *rbd, rbd_image_t image, enum cg_rbd_purpose pur
  * far as possible. */
 void cg_rbd_parent_left(const struct cg_rbd_parent *parent);
 
+/* Several snapshots, all of one moment at which nobody writes any of the images (moment.c).  None
+ * is left after a failure.  -EBUSY: there was no such moment; -ENOTSUP: an image has no lock. */
+int cg_rbd_snapshot_moment(struct cg_rbd *rbd, const struct cg_name *names, size_t count,
+                           struct cg_error *err);
+
 /* Operations of the space, as struct cg_space_ops has them; self is a struct cg_rbd. */
 int cg_rbd_open(void *self, const struct cg_name *name, unsigned flags, struct cg_image **ret_image,
                 struct cg_error *err);

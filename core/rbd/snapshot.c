@@ -31,7 +31,6 @@ int cg_rbd_snapshot(void *self, const struct cg_name *names, size_t count, struc
             return cg_error_say(err, EINVAL, "snapshot %s: it is an image, write IMAGE@SNAPSHOT",
                                 cg_name_text(&names[i], true, text));
     }
-    if (count != 1)
-        return cg_error_say(err, ENOTSUP, "several RBD images at one moment: not possible yet");
-    return snapshot_one(self, names, err);
+    return count == 1 ? snapshot_one(self, names, err)
+                      : cg_rbd_snapshot_moment(self, names, count, err);
 }
