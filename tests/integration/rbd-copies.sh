@@ -59,7 +59,7 @@ for prefix in rbd rbd/rbd rbd/rbd/new; do
 done
 must_fail 1 'there is no rbd/rbd/new' cowgate info rbd/rbd/new
 must_fail 1 'open elsewhere for writing' cowgate delete rbd/rbd/new
-kill -INT $job
+kill -TERM $job
 head -c 4M big.raw >&5 || true
 exec 5>&-
 wait $job && fail "it wasn't interrupted"
