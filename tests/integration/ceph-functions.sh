@@ -71,8 +71,9 @@ osd mclock skip benchmark = true
 C
 }
 
+# From /: Debian's Ceph 20 looks for its classes in lib/..., without the slash.
 start_osd() {
-    ceph-osd -i 0 --keyring "$ceph/osd/keyring" >>"$ceph/start.log" 2>&1
+    (cd / && ceph-osd -i 0 --keyring "$ceph/osd/keyring") >>"$ceph/start.log" 2>&1
 }
 
 stop_osd() {
