@@ -13,15 +13,18 @@
  * the process ends, however it ends; the file is removed at a clean end.  So whoever unmounts
  * (cowgate umount) opens that file first, unmounts, and waits for the lock: then all is flushed.
  *
- * Threads: none before the fork.  Then libfuse's workers, and this one, which only waits for them.
+ * Threads: none before the fork.  Then the workers of order.c, and this one, which only waits for
+ * them.
  */
 #include "config.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,10 +35,11 @@
 #include "fuse/mountpoint.h"
 #include "fuse/ops.h"
 #include "fuse/options.h"
+#include "fuse/order.h"
 
 /* Reads of a point are decoded in the thread that asks, and one that waits for a slow repository
  * must not keep the others waiting. */
-#define THREADS_MAX 16
+#define THREADS 16
 
 static int usage(FILE *to, int status)
 {
@@ -130,8 +134,7 @@ static int mount_it(struct mount *m, struct cg_error *err)
     if (fuse_session_mount(m->session, m->path) != 0)
         return cg_error_say(err, EIO, "can't mount on %s", m->path);
     m->mounted = true;
-    r = cg_order_install(m->fs.order, m->session);
-    return r < 0 ? cg_error_set(err, -r, "mount on %s", m->path) : 0;
+    return 0;
 }
 
 /* To the child: where to say that the mount is usable. */
@@ -152,24 +155,30 @@ static void be_ready(void)
     ready_fd = -1;
 }
 
+/* A descriptor that can be read when a signal asks for the end; all threads are to come after. */
+static int catch_signals(void)
+{
+    static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+    sigset_t set;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaddset(&set, signals[i]);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+        return -1;
+    return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
 /* Until the mount is gone.  Returns the exit status. */
 static int serve(struct mount *m)
 {
-    struct fuse_loop_config *config = fuse_loop_cfg_create();
+    CG_CLEANUP(cg_close) int stop = catch_signals();
+    int r = stop < 0 ? -errno : cg_order_serve(m->fs.order, m->session, THREADS, stop);
 
-    if (!config || fuse_set_signal_handlers(m->session) != 0) {
-        cg_log("can't begin to serve %s", m->path);
-        fuse_loop_cfg_destroy(config);
-        return 1;
-    }
-    fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
-    fuse_loop_cfg_set_idle_threads(config, THREADS_MAX);
-    int r = fuse_session_loop_mt(m->session, config);
-    fuse_remove_signal_handlers(m->session);
-    fuse_loop_cfg_destroy(config);
     if (r < 0)
-        cg_log("the connection to the kernel broke: %s", strerror(-r));
-    return r < 0 ? 1 : 0; /* above 0: the signal that ended it */
+        cg_log("serve %s: %s", m->path, strerror(-r));
+    return r < 0 ? 1 : 0;
 }
 
 /* The parent's part: the status to exit with. */

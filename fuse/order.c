@@ -1,59 +1,49 @@
-/* Threads: one worker at a time waits in read(2) on the kernel's device, under the mutex receiving;
- * before it lets the next one in it has noted what it got, with a number.  What a worker got counts
- * as answered when it comes for more.  receiving is taken before state, never after it.
+/* Threads: one worker at a time waits for the kernel in receive, under the mutex receiving; before
+ * it lets the next one in it has noted what it got, with a number.  A request counts as answered
+ * when its handler is back.  receiving is taken before state, never after it.  Workers are ended by
+ * cancelling them where they wait for the kernel, and only there.
  */
 #include "config.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <fuse_lowlevel.h>
 #include <linux/fuse.h>
 
 #include "core/base/cleanup.h"
-#include "fuse/fs.h"
 #include "fuse/order.h"
 
 struct worker {
     struct cg_order *order;
+    struct fuse_session *session;
+    pthread_t thread;
+    struct fuse_buf buf;
     /* What it's at, guarded by order->state; number 0 for nothing. */
     uint64_t number;
     uint32_t opcode;
     uint64_t ino;
-    struct worker *prev, *next;
 };
 
 struct cg_order {
     pthread_mutex_t receiving;
-    pthread_mutex_t state; /* guards what follows */
+    pthread_mutex_t state; /* guards what follows up to workers */
     pthread_cond_t answered;
     unsigned waiting; /* for answered */
     uint64_t numbers;
-    struct worker *workers;
-    pthread_key_t self; /* each thread's struct worker; set once */
+    int result;             /* of the first worker that ended */
+    struct worker *workers; /* in cg_order_serve; of those not started yet, number is 0 */
+    size_t count;
+    int ended; /* an eventfd: a worker has ended by itself */
 };
 
-static void leave(void *opaque)
-{
-    struct worker *w = opaque;
-    struct cg_order *order = w->order;
-
-    pthread_mutex_lock(&order->state);
-    if (w->prev)
-        w->prev->next = w->next;
-    else
-        order->workers = w->next;
-    if (w->next)
-        w->next->prev = w->prev;
-    pthread_cond_broadcast(&order->answered);
-    pthread_mutex_unlock(&order->state);
-    free(w);
-}
+static _Thread_local struct worker *self;
 
 struct cg_order *cg_order_new(void)
 {
@@ -61,7 +51,8 @@ struct cg_order *cg_order_new(void)
 
     if (!order)
         return NULL;
-    if (pthread_key_create(&order->self, leave) != 0) {
+    order->ended = eventfd(0, EFD_CLOEXEC);
+    if (order->ended < 0) {
         free(order);
         return NULL;
     }
@@ -75,37 +66,16 @@ void cg_order_free(struct cg_order *order)
 {
     if (!order)
         return;
-    pthread_key_delete(order->self);
+    close(order->ended);
     pthread_cond_destroy(&order->answered);
     pthread_mutex_destroy(&order->state);
     pthread_mutex_destroy(&order->receiving);
     free(order);
 }
 
-/* The calling thread's entry, made when it comes for the first time; NULL if memory is short. */
-static struct worker *self(struct cg_order *order)
+static void note_answered(struct worker *w)
 {
-    struct worker *w = pthread_getspecific(order->self);
-
-    if (w)
-        return w;
-    w = calloc(1, sizeof *w);
-    if (!w || pthread_setspecific(order->self, w) != 0) {
-        free(w);
-        return NULL;
-    }
-    w->order = order;
-    CG_LOCK(&order->state);
-    w->next = order->workers;
-    if (w->next)
-        w->next->prev = w;
-    order->workers = w;
-    return w;
-}
-
-static void note_answered(struct cg_order *order)
-{
-    struct worker *w = pthread_getspecific(order->self);
+    struct cg_order *order = w->order;
 
     CG_LOCK(&order->state);
     w->number = 0;
@@ -114,13 +84,14 @@ static void note_answered(struct cg_order *order)
 }
 
 /* The head of a request as the kernel lays it out, in its own byte order. */
-static void note_received(struct cg_order *order, struct worker *w, const void *buf, ssize_t len)
+static void note_received(struct worker *w)
 {
+    struct cg_order *order = w->order;
     struct fuse_in_header head;
 
-    if (len < (ssize_t)sizeof head)
+    if (w->buf.size < sizeof head)
         return;
-    memcpy(&head, buf, sizeof head);
+    memcpy(&head, w->buf.mem, sizeof head);
     CG_LOCK(&order->state);
     w->number = ++order->numbers;
     w->opcode = head.opcode;
@@ -132,52 +103,85 @@ static void unlock(void *opaque)
     pthread_mutex_unlock(opaque);
 }
 
-/* Under receiving. */
-static ssize_t receive_next(struct cg_order *order, int fd, void *buf, size_t len)
+/* Above 0: something was received; 0: the mount is gone; or -errno. */
+static int receive(struct worker *w)
 {
-    ssize_t n = read(fd, buf, len);
+    int r;
 
-    if (n > 0)
-        note_received(order, pthread_getspecific(order->self), buf, n);
-    return n;
-}
-
-static ssize_t receive(int fd, void *buf, size_t len, void *userdata)
-{
-    struct cg_order *order = ((struct cg_fs *)userdata)->order;
-    ssize_t n;
-
-    if (!self(order)) {
-        errno = ENOMEM;
-        return -1;
-    }
-    note_answered(order);
-    pthread_mutex_lock(&order->receiving);
-    pthread_cleanup_push(unlock, &order->receiving); /* workers are ended by cancelling */
-    n = receive_next(order, fd, buf, len);
+    pthread_mutex_lock(&w->order->receiving);
+    pthread_cleanup_push(unlock, &w->order->receiving);
+    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+    r = fuse_session_receive_buf(w->session, &w->buf);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    if (r > 0)
+        note_received(w);
     pthread_cleanup_pop(1);
-    return n;
+    return r;
 }
 
-static ssize_t reply(int fd, struct iovec *v, int count, void *userdata)
+static void *work(void *opaque)
 {
-    (void)userdata;
-    return writev(fd, v, count);
+    struct worker *w = opaque;
+    int r;
+
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    self = w;
+    while ((r = receive(w)) > 0 || r == -EINTR) {
+        if (r > 0) {
+            fuse_session_process_buf(w->session, &w->buf);
+            note_answered(w);
+        }
+    }
+    CG_LOCK(&w->order->state);
+    if (w->order->result == 0)
+        w->order->result = r;
+    eventfd_write(w->order->ended, 1);
+    return NULL;
 }
 
-int cg_order_install(struct cg_order *order, struct fuse_session *session)
+/* Returns how many threads were started; fewer if the system has no more. */
+static unsigned start(struct cg_order *order, struct fuse_session *session)
 {
-    const struct fuse_custom_io io = { .read = receive, .writev = reply };
-
-    (void)order;
-    return fuse_session_custom_io(session, &io, fuse_session_fd(session));
+    for (unsigned i = 0; i < order->count; i++) {
+        struct worker *w = &order->workers[i];
+        w->order = order;
+        w->session = session;
+        if (pthread_create(&w->thread, NULL, work, w) != 0)
+            return i;
+    }
+    return (unsigned)order->count;
 }
 
-static bool earlier_locked(const struct cg_order *order, const struct worker *me, uint32_t opcode,
-                           uint64_t ino)
+int cg_order_serve(struct cg_order *order, struct fuse_session *session, unsigned threads, int stop)
 {
-    for (const struct worker *w = order->workers; w; w = w->next) {
-        if (w->number && w->number < me->number && w->opcode == opcode &&
+    struct pollfd fds[] = { { .fd = stop, .events = POLLIN },
+                            { .fd = order->ended, .events = POLLIN } };
+
+    order->workers = calloc(threads, sizeof *order->workers);
+    if (!order->workers)
+        return -ENOMEM;
+    order->count = threads;
+    unsigned started = start(order, session);
+    int r = started > 0 ? 0 : -EAGAIN;
+    while (r == 0 && poll(fds, 2, -1) < 0 && errno == EINTR)
+        ;
+    fuse_session_exit(session);
+    for (unsigned i = 0; i < started; i++)
+        pthread_cancel(order->workers[i].thread);
+    for (unsigned i = 0; i < started; i++) {
+        pthread_join(order->workers[i].thread, NULL);
+        free(order->workers[i].buf.mem);
+    }
+    free(order->workers);
+    order->workers = NULL;
+    return r < 0 ? r : order->result;
+}
+
+static bool earlier_locked(const struct cg_order *order, uint32_t opcode, uint64_t ino)
+{
+    for (size_t i = 0; i < order->count; i++) {
+        const struct worker *w = &order->workers[i];
+        if (w->number && w->number < self->number && w->opcode == opcode &&
             (ino == 0 || w->ino == ino))
             return true;
     }
@@ -187,12 +191,8 @@ static bool earlier_locked(const struct cg_order *order, const struct worker *me
 /* ino 0: of any file. */
 static void wait_for_earlier(struct cg_order *order, uint32_t opcode, uint64_t ino)
 {
-    struct worker *me = pthread_getspecific(order->self);
-
-    if (!me)
-        return;
     CG_LOCK(&order->state);
-    while (earlier_locked(order, me, opcode, ino)) {
+    while (earlier_locked(order, opcode, ino)) {
         order->waiting++;
         pthread_cond_wait(&order->answered, &order->state);
         order->waiting--;

@@ -21,8 +21,10 @@ struct cg_order *cg_order_new(void);
 /* No thread is in the session any more.  NULL is fine. */
 void cg_order_free(struct cg_order *order);
 
-/* Receives the requests of a mounted session from now on.  Returns 0 or -errno. */
-int cg_order_install(struct cg_order *order, struct fuse_session *session);
+/* Handles the requests of a mounted session in so many threads, until its mount is gone or the
+ * descriptor stop can be read.  Returns 0 or -errno. */
+int cg_order_serve(struct cg_order *order, struct fuse_session *session, unsigned threads,
+                   int stop);
 
 /* In a worker's handling of a request: waits until those of its kind that were received earlier
  * have been answered. */
