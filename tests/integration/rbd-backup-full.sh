@@ -57,6 +57,10 @@ rbd_write web 7 20M+4K
 rbd snap rollback --no-progress "rbd/web@$(own_snapshot rbd/web)"
 is_full web 'rolled back'
 rbd_write web 8 20M+4K
+cowgate rollback rbd/rbd/web@old
+rbd resize --no-progress --size 72M rbd/web
+is_full web 'rolled back'
+rbd_write web 8 20M+4K
 is_incremental web 1
 
 rbd snap rm --no-progress "rbd/web@$(own_snapshot rbd/web)"

@@ -53,4 +53,21 @@ snapshots rbd/web | grep -x mine
 rbd export --no-progress rbd/web@"$(snapshots rbd/web | grep cowgate)" want.raw
 cowgate export "$(number fifth point)" ./got.raw
 qemu-img compare -q -f raw -F raw want.raw got.raw # knows holes
+
+# Restored into a file, over the image as it is now, and into a new one, which Ceph's own tool can do
+# too, from the first point on.
+cowgate restore "$(number fifth point)" ./restored.raw
+qemu-img compare -q -f raw -F raw want.raw restored.raw
+rbd_write web 5 9M+4K 15G+64K
+cowgate --json restore "$(number fifth point)" rbd/rbd/web | jq -e '.chunks_fetched == 1'
+cowgate restore "$(number fifth point)" rbd/rbd/new
+cowgate restore "$(number first point)" rbd/rbd/old
+first=$(basename "$(number first point)")
+rbd snap create --no-progress "rbd/old@$first"
+cowgate export "$(number fifth point)" - --diff-from "$first" | rbd import-diff --no-progress - rbd/old
+for image in web new old; do
+    rm -f got.raw
+    rbd export --no-progress "rbd/$image" got.raw
+    qemu-img compare -q -f raw -F raw want.raw got.raw
+done
 cowgate verify
