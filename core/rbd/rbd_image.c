@@ -18,11 +18,15 @@
 /* How long closing waits for a cluster that has left calls unanswered. */
 #define LAST_WAIT 1 /* seconds */
 
+/* How long to wait for the error of a request that ends by itself when the time limit is past. */
+#define LOOK_MORE 1 /* seconds */
+
 struct cg_rbd_image {
     struct cg_rbd_cluster *cluster; /* pinned */
     const struct cg_rbd_config *config;
     rados_ioctx_t io;
     rbd_image_t image; /* NULL until it's open */
+    uint64_t watch;    /* of updates, if it's open for writing */
     struct cg_rbd_calls calls;
     atomic_uint refs;
     char *text;
@@ -62,7 +66,7 @@ int cg_rbd_image_failed(struct cg_rbd_image *im, int64_t r, const char *what, st
 {
     if (r == -ETIMEDOUT)
         return cg_error_say(err, ETIMEDOUT, "%s %s: the cluster didn't answer within %u s", what,
-                            im->text, im->calls.timeout);
+                            im->text, im->config->timeout);
     if (r == -ESHUTDOWN) {
         atomic_store(&im->shut_out, true);
         cg_rbd_cluster_shut_out(im->cluster, im->io);
@@ -97,7 +101,7 @@ struct opening {
     struct cg_rbd_image *im; /* a reference */
     char *name, *snapshot;
     rbd_image_t image;
-    uint64_t size;
+    uint64_t watch, size;
 };
 
 static int open_to_read(struct opening *o)
@@ -117,20 +121,29 @@ static int open_to_read(struct opening *o)
     return r;
 }
 
+static int close_handle(struct cg_rbd_image *im, rbd_image_t image, uint64_t watch)
+{
+    if (im->write)
+        rbd_update_unwatch(image, watch);
+    return rbd_close(image);
+}
+
 static int open_run(void *arg)
 {
     struct opening *o = arg;
-    uint64_t watch; /* goes with the image */
 
     int r = o->im->write ? rbd_open(o->im->io, o->name, &o->image, NULL) : open_to_read(o);
     if (r < 0)
         return r;
     if (o->im->write)
-        r = rbd_update_watch(o->image, &watch, updated, o->im);
-    if (r == 0)
-        r = rbd_get_size(o->image, &o->size);
-    if (r < 0)
+        r = rbd_update_watch(o->image, &o->watch, updated, o->im);
+    if (r < 0) {
         rbd_close(o->image);
+        return r;
+    }
+    r = rbd_get_size(o->image, &o->size);
+    if (r < 0)
+        close_handle(o->im, o->image, o->watch);
     return r;
 }
 
@@ -147,7 +160,7 @@ static void open_late(void *arg, int r)
     struct opening *o = arg;
 
     if (r == 0)
-        rbd_close(o->image);
+        close_handle(o->im, o->image, o->watch);
     free_opening(o);
 }
 
@@ -169,6 +182,7 @@ static int open_image(struct cg_rbd_image *im, const char *name, const char *sna
     else if (!cg_rbd_limited(&task, im->calls.timeout, &r))
         return cg_rbd_image_failed(im, -ETIMEDOUT, "open", err);
     im->image = r == 0 ? o->image : NULL;
+    im->watch = o->watch;
     atomic_store(&im->size, o->size);
     free_opening(o);
     if (r == -ENOENT)
@@ -191,7 +205,7 @@ int cg_rbd_image_open(struct cg_rbd_cluster *cluster, const struct cg_rbd_config
     im->io = io;
     im->write = write;
     im->snapshot = *snapshot;
-    im->calls.timeout = config->timeout;
+    im->calls.timeout = config->timeout + (write ? 0 : LOOK_MORE);
     im->calls.freed = unref;
     im->calls.opaque = im;
     atomic_init(&im->refs, 1);
@@ -212,7 +226,7 @@ static int close_run(void *arg)
 
     while (atomic_load(&im->doing) > 0) /* something nobody waits for any more */
         nanosleep(&pause, NULL);
-    return rbd_close(im->image);
+    return close_handle(im, im->image, im->watch);
 }
 
 static void close_late(void *arg, int r)
