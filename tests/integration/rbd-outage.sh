@@ -53,7 +53,7 @@ says short.log 'the cluster has shut this client out'
 stop_holder
 nbd_python "$tool" interleave "$(uri short rbd/rbd/web)" "$web"
 
-# With the cluster away it ends in time, with a write unanswered or not.
+# With the cluster away it ends in time; that it couldn't flush may be a failure.
 start_holder "$(uri short rbd/rbd/web)"
 write_one 0
 freeze_osd
@@ -62,6 +62,6 @@ stop_holder
 kill "$short_pid"
 r=0
 wait "$short_pid" || r=$?
-[ $r = 0 ] || fail "it ended with $r: $(cat short.log)"
+[ $r -le 1 ] || fail "it ended with $r: $(cat short.log)"
 thaw_osd
 nbdcopy "$web" copy.raw
