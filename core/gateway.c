@@ -119,20 +119,32 @@ static int any_space(struct cg_gateway *g, const struct cg_name *name, struct cg
                         cg_name_space_text(name->space));
 }
 
-int cg_gateway_space(struct cg_gateway *g, const struct cg_name *name, struct cg_space **ret_space,
-                     struct cg_error *err)
+static int space_of(struct cg_gateway *g, const struct cg_name *name, bool prefix,
+                    struct cg_space **ret_space, struct cg_error *err)
 {
     if (g->serving && !cg_gateway_has(g, name->space))
         return cg_error_say(err, ENOENT, "%s/: this root's configuration has no such space",
                             cg_name_space_text(name->space));
     int r = any_space(g, name, ret_space, err);
     if (r == 0 && g->project && name->parts > 0 &&
-        !cg_space_in_project(*ret_space, name, g->project)) {
+        !cg_space_in_project(*ret_space, name, prefix, g->project)) {
         char text[CG_NAME_MAX];
         return cg_error_say(err, ENOENT, "%s: only project %s is served here",
                             cg_name_text(name, false, text), g->project);
     }
     return r;
+}
+
+int cg_gateway_space(struct cg_gateway *g, const struct cg_name *name, struct cg_space **ret_space,
+                     struct cg_error *err)
+{
+    return space_of(g, name, false, ret_space, err);
+}
+
+int cg_gateway_space_below(struct cg_gateway *g, const struct cg_name *prefix,
+                           struct cg_space **ret_space, struct cg_error *err)
+{
+    return space_of(g, prefix, true, ret_space, err);
 }
 
 /* Opens name in its space and lays a window over it if a partition is meant. */

@@ -44,9 +44,14 @@ int cg_gateway_open(struct cg_gateway *gateway, const struct cg_name *name, unsi
 int cg_gateway_open_any(struct cg_gateway *gateway, const char *text, unsigned flags,
                         struct cg_image **ret_image, struct cg_error *err);
 
-/* The space of a name, with the project checked; -ENOENT if the root has no such space. */
+/* The space of an image's name, with the project checked; -ENOENT if the root has no such space. */
 int cg_gateway_space(struct cg_gateway *gateway, const struct cg_name *name,
                      struct cg_space **ret_space, struct cg_error *err);
+
+/* As cg_gateway_space for a prefix of names: that of a namespace in Ceph isn't the image of the
+ * same name. */
+int cg_gateway_space_below(struct cg_gateway *gateway, const struct cg_name *prefix,
+                           struct cg_space **ret_space, struct cg_error *err);
 
 /* True if the root's configuration has the space. */
 bool cg_gateway_has(struct cg_gateway *gateway, enum cg_name_space space);

@@ -26,7 +26,9 @@ static int only_project(void *opaque, const struct cg_entry *entry, struct cg_er
     if (name.parts < CG_PARTS && !entry->self)
         snprintf(name.part[name.parts++], sizeof name.part[0], "%.*s",
                  (int)strcspn(entry->name, "@"), entry->name);
-    return cg_space_in_project(o->space, &name, o->project) ? o->fn(o->opaque, entry, err) : 0;
+    return cg_space_in_project(o->space, &name, entry->directory, o->project)
+               ? o->fn(o->opaque, entry, err)
+               : 0;
 }
 
 int cg_gateway_list(struct cg_gateway *g, const struct cg_name *prefix, cg_entry_fn *fn,
@@ -44,7 +46,7 @@ int cg_gateway_list(struct cg_gateway *g, const struct cg_name *prefix, cg_entry
         }
         return 0;
     }
-    int r = cg_gateway_space(g, prefix, &space, err);
+    int r = cg_gateway_space_below(g, prefix, &space, err);
     if (r < 0)
         return r;
     const char *project = cg_gateway_project(g);

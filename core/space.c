@@ -35,10 +35,11 @@ static int cannot(struct cg_space *space, const char *what, struct cg_error *err
                         cg_name_space_text(space->kind));
 }
 
-bool cg_space_in_project(struct cg_space *space, const struct cg_name *name, const char *project)
+bool cg_space_in_project(struct cg_space *space, const struct cg_name *name, bool prefix,
+                         const char *project)
 {
     if (space->ops->in_project)
-        return space->ops->in_project(space->self, name, project);
+        return space->ops->in_project(space->self, name, prefix, project);
     return strcmp(name->part[0], project) == 0;
 }
 

@@ -60,9 +60,9 @@ struct cg_identity {
 };
 
 struct cg_space_ops {
-    /* True if a name or a prefix of names belongs to a project.  NULL: what its first component
-     * says. */
-    bool (*in_project)(void *self, const struct cg_name *name, const char *project);
+    /* True if the image of a name belongs to a project; with prefix, if names below it do.  NULL:
+     * what its first component says. */
+    bool (*in_project)(void *self, const struct cg_name *name, bool prefix, const char *project);
     /* Which share of the chunks that diff calls unchanged a backup reads and compares.  NULL:
      * none. */
     double (*audit)(void *self);
@@ -142,8 +142,9 @@ struct cg_parents {
 struct cg_space *cg_space_new(enum cg_name_space kind, const struct cg_space_ops *ops, void *self);
 void cg_space_free(struct cg_space *space);
 
-/* True if names of this space below prefix, or prefix itself, belong to the project. */
-bool cg_space_in_project(struct cg_space *space, const struct cg_name *name, const char *project);
+/* True if the image of a name, or with prefix some names below it, belong to the project. */
+bool cg_space_in_project(struct cg_space *space, const struct cg_name *name, bool prefix,
+                         const char *project);
 
 double cg_space_audit(struct cg_space *space);
 size_t cg_space_hidden(struct cg_space *space);

@@ -81,13 +81,14 @@ bool cg_rbd_limited(const struct cg_rbd_task *task, unsigned seconds, int *ret_r
     struct job *job = new_job(task);
     pthread_t thread;
 
-    *ret_result = -ENOMEM;
-    if (!job)
+    if (!job) {
+        *ret_result = task->run(task->arg);
         return true;
-    int r = -pthread_create(&thread, NULL, job_main, job);
-    if (r < 0) {
+    }
+    if (pthread_create(&thread, NULL, job_main, job) != 0) {
+        /* It must be done: what was opened has to be closed.  Then nobody can leave it. */
+        *ret_result = task->run(task->arg);
         free_job(job);
-        *ret_result = r;
         return true;
     }
     if (!wait_for(job, seconds)) {

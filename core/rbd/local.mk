@@ -16,6 +16,7 @@ core_rbd_cowgate_rbd_la_SOURCES = \
 	core/rbd/lock.c \
 	core/rbd/marks.c core/rbd/marks.h \
 	core/rbd/moment.c \
+	core/rbd/policy.c core/rbd/policy.h \
 	core/rbd/opens.c \
 	core/rbd/rbd.h \
 	core/rbd/rbd_image.c core/rbd/rbd_image.h \

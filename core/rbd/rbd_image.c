@@ -10,6 +10,7 @@
 #include "core/base/bytes.h"
 #include "core/rbd/call.h"
 #include "core/rbd/limit.h"
+#include "core/rbd/policy.h"
 #include "core/rbd/rbd_image.h"
 
 /* Thread model: librbd's handle takes calls from any thread.  The struct stays until librbd is done
@@ -37,6 +38,7 @@ struct cg_rbd_image {
     atomic_bool shut_out;
     atomic_bool outdated; /* the size may have changed */
     _Atomic uint64_t size;
+    struct cg_rbd_policy policy; /* of a head that is written */
 };
 
 static void unref(void *opaque)
@@ -102,6 +104,7 @@ struct opening {
     char *name, *snapshot;
     rbd_image_t image;
     uint64_t watch, size;
+    struct cg_rbd_policy policy;
 };
 
 static int open_to_read(struct opening *o)
@@ -142,6 +145,8 @@ static int open_run(void *arg)
         return r;
     }
     r = rbd_get_size(o->image, &o->size);
+    if (r == 0 && o->im->write)
+        r = cg_rbd_policy(o->image, &o->policy);
     if (r < 0)
         close_handle(o->im, o->image, o->watch);
     return r;
@@ -183,6 +188,7 @@ static int open_image(struct cg_rbd_image *im, const char *name, const char *sna
         return cg_rbd_image_failed(im, -ETIMEDOUT, "open", err);
     im->image = r == 0 ? o->image : NULL;
     im->watch = o->watch;
+    im->policy = o->policy;
     atomic_store(&im->size, o->size);
     free_opening(o);
     if (r == -ENOENT)
@@ -333,10 +339,13 @@ static int image_flush(void *self, struct cg_error *err)
     return r < 0 ? r : finish(im, call, rbd_aio_flush(im->image, call->completion), "flush", err);
 }
 
-/* FUA: without a write-back cache a write is stable when it's acknowledged. */
+/* Without a write-back cache a write is stable when it's acknowledged.  With one that wasn't asked
+ * for, since the image or its pool has settings of its own, each write waits for a flush. */
 static int settle(struct cg_rbd_image *im, unsigned flags, struct cg_error *err)
 {
-    if ((flags & CG_FUA) && im->config->cache == CG_RBD_CACHE_WRITEBACK)
+    bool asked = im->config->cache == CG_RBD_CACHE_WRITEBACK;
+
+    if (im->policy.writes_back && (!asked || (flags & CG_FUA)))
         return image_flush(im, err);
     return 0;
 }
@@ -346,11 +355,13 @@ static int image_pwrite(void *self, const void *buf, size_t len, uint64_t off, u
 {
     struct cg_rbd_image *im = self;
     struct cg_rbd_call *call;
-    int r = begin(im, 0, len, &call, err);
+    int r = begin(im, im->policy.zero_copy ? len : 0, len, &call, err);
 
     if (r < 0)
         return r;
-    /* librbd copies buf before it returns: see rbd_disable_zero_copy_writes. */
+    /* Who gives up waiting takes buf away: librbd has copied it when it returns, or gets a copy. */
+    if (im->policy.zero_copy)
+        buf = memcpy(call->buf, buf, len);
     r = finish(im, call, rbd_aio_write(im->image, off, len, buf, call->completion), "write", err);
     return r < 0 ? r : settle(im, flags, err);
 }

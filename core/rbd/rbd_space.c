@@ -79,13 +79,13 @@ int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
                                      write, p.text, ret_image, err);
 }
 
-static bool rbd_in_project(void *self, const struct cg_name *name, const char *project)
+static bool rbd_in_project(void *self, const struct cg_name *name, bool prefix, const char *project)
 {
     struct cg_rbd *rbd = self;
     const char *namespace = name->parts == 3 ? name->part[1] : "";
 
-    /* Two components are an image or a namespace. */
-    if (name->parts == 2 &&
+    /* Two components are an image of the default namespace, or, before more, a namespace. */
+    if (prefix && name->parts == 2 &&
         cg_rbd_config_allows(&rbd->config, name->part[0], name->part[1], project))
         return true;
     return cg_rbd_config_allows(&rbd->config, name->part[0], name->parts == 1 ? NULL : namespace,

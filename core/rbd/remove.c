@@ -12,7 +12,14 @@
 /* Made by cowgate for itself, not by people: they don't keep an image. */
 static bool own(const char *snapshot)
 {
-    return strncmp(snapshot, "cowgate-", 8) == 0;
+    static const char hex[] = "0123456789abcdef-";
+    size_t len = strlen(snapshot);
+
+    /* cowgate-SESSION of backups, cowgate-clone-UUID. */
+    if (strncmp(snapshot, "cowgate-clone-", 14) == 0)
+        return len == 14 + 36 && strspn(snapshot + 14, hex) == 36;
+    return strncmp(snapshot, "cowgate-", 8) == 0 && len == 8 + 25 &&
+           strspn(snapshot + 8, hex) == 25;
 }
 
 static int held(const struct cg_rbd_mark *m, const char *what, struct cg_error *err)

@@ -12,7 +12,8 @@ rbd_scripts = \
 	tests/integration/rbd-io.sh \
 	tests/integration/rbd-main.sh \
 	tests/integration/rbd-outage.sh \
-	tests/integration/rbd-restore.sh
+	tests/integration/rbd-restore.sh \
+	tests/integration/rbd-settings.sh
 if WITH_RBD
 TESTS += $(rbd_scripts)
 endif
