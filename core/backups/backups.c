@@ -25,9 +25,6 @@ static int check_point_name(const struct cg_name *name, struct cg_error *err)
 
     if (name->parts != CG_PARTS || name->snapshot[0])
         return cg_error_say(err, EINVAL, "%s names no point", cg_name_text(name, true, text));
-    if (name->qcow2)
-        return cg_error_say(err, ENOTSUP, "%s: a history as a qcow2 file isn't supported yet",
-                            cg_name_text(name, true, text));
     return 0;
 }
 
@@ -64,7 +61,11 @@ static int backups_open(void *self, const struct cg_name *name, unsigned flags,
 
     (void)flags; /* what can only be read is read-only, whatever was asked for */
     int r = find_point(self, name, &project, &point, err);
-    return r < 0 ? r : cg_point_image(project, point, ret_image, err);
+    if (r < 0 || !name->qcow2)
+        return r < 0 ? r : cg_point_image(project, point, ret_image, err);
+    r = cg_history_image(project, point->volume, point->name, ret_image, err);
+    cg_point_free(point);
+    return r;
 }
 
 static int backups_resolve(void *self, struct cg_name *name, struct cg_error *err)
