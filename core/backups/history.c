@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "core/backups/history.h"
+#include "core/backups/history_points.h"
 #include "core/base/bytes.h"
+#include "core/base/cleanup.h"
 #include "core/base/workers.h"
 
 #define TABLES (CG_PAGE_CHUNKS / CG_HISTORY_L2_CHUNKS) /* L2 tables of a page */
@@ -39,7 +41,7 @@ struct cg_history {
     uint64_t slots, tables;
 };
 
-unsigned cg_history_points(const struct cg_history *h)
+unsigned cg_history_count(const struct cg_history *h)
 {
     return h->count;
 }
@@ -378,85 +380,38 @@ static int build(struct cg_history *h, struct cg_error *err)
     return r;
 }
 
-/* The points that belong to it. */
-
-struct chosen {
-    uint64_t sequence; /* of the last */
-    size_t count, allocated;
-    struct {
-        char name[CG_PART_MAX + 1];
-        uint64_t sequence;
-    } * v;
-};
-
-static int choose(void *opaque, const char *name, const struct cg_point *head, const char *why,
-                  struct cg_error *err)
-{
-    struct chosen *c = opaque;
-
-    if (!head) /* whether it belongs to it can't be known */
-        return cg_error_say(err, EIO, "point %s can't be read: %s", name, why);
-    if (head->sequence > c->sequence)
-        return 0;
-    if (c->count == c->allocated) {
-        size_t n = c->allocated ? 2 * c->allocated : 64;
-        void *v = realloc(c->v, n * sizeof *c->v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "read a history");
-        c->v = v;
-        c->allocated = n;
-    }
-    strcpy(c->v[c->count].name, name);
-    c->v[c->count++].sequence = head->sequence;
-    return 0;
-}
-
-static int by_sequence(const void *a, const void *b)
-{
-    const struct cg_point *x = *(struct cg_point *const *)a, *y = *(struct cg_point *const *)b;
-
-    return x->sequence < y->sequence ? -1 : x->sequence > y->sequence;
-}
-
-static int load_points(struct cg_history *h, const char *volume, const struct chosen *c,
+static int load_points(struct cg_history *h, const char *volume, const struct cg_history_points *p,
                        struct cg_error *err)
 {
-    if (c->count == 0 || c->count > UINT16_MAX - 1) /* a cluster's references have 16 bits */
-        return cg_error_say(err, EFBIG, "%zu points are too many for one history", c->count);
-    h->points = calloc(c->count, sizeof *h->points);
+    if (p->count > UINT16_MAX - 1) /* a cluster's references have 16 bits */
+        return cg_error_say(err, EFBIG, "%zu points are too many for one history", p->count);
+    h->points = calloc(p->count, sizeof *h->points);
     if (!h->points)
         return cg_error_set(err, ENOMEM, "read a history");
-    for (size_t i = 0; i < c->count; i++) {
-        int r = cg_project_point(h->project, volume, c->v[i].name, &h->points[h->count], err);
+    for (; h->count < p->count; h->count++) {
+        int r =
+            cg_project_point(h->project, volume, p->v[h->count].name, &h->points[h->count], err);
         if (r < 0)
             return r;
-        h->count++;
+        if (h->points[h->count]->sequence != p->v[h->count].sequence)
+            return cg_error_say(err, EIO, "point %s isn't what its head says", p->v[h->count].name);
     }
-    qsort(h->points, h->count, sizeof *h->points, by_sequence);
     return 0;
 }
 
 int cg_history_new(struct cg_project *project, const char *volume, const char *point,
                    struct cg_history **ret_history, struct cg_error *err)
 {
-    struct chosen c = { 0 };
-    struct cg_point *last, *latest;
+    CG_CLEANUP(cg_history_points_clear) struct cg_history_points p;
 
-    int r = cg_project_head(project, volume, point, &last, err);
+    int r = cg_history_points(project, volume, point, &p, err);
     if (r < 0)
         return r;
-    c.sequence = last->sequence;
-    cg_point_free(last);
     struct cg_history *h = calloc(1, sizeof *h);
     if (!h)
         return cg_error_set(err, ENOMEM, "read a history");
     h->project = project;
-    r = cg_project_heads(project, volume, choose, &c, &latest, NULL, err);
-    if (r == 0) {
-        cg_point_free(latest);
-        r = load_points(h, volume, &c, err);
-    }
-    free(c.v);
+    r = load_points(h, volume, &p, err);
     if (r == 0)
         r = build(h, err);
     if (r < 0) {

@@ -36,7 +36,7 @@ int cg_history_new(struct cg_project *project, const char *volume, const char *p
 void cg_history_free(struct cg_history *history);
 
 /* The points, in order of their sequence; the last is the active one too. */
-unsigned cg_history_points(const struct cg_history *history);
+unsigned cg_history_count(const struct cg_history *history);
 const struct cg_point *cg_history_point(const struct cg_history *history, unsigned i);
 
 /* What chunk number chunk of the i-th point is, and with CG_HISTORY_DATA its slot. */

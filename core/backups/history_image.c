@@ -68,13 +68,13 @@ static uint64_t clusters(uint64_t bytes)
 
 static const struct cg_point *last_point(const struct history_image *q)
 {
-    return cg_history_point(q->h, cg_history_points(q->h) - 1);
+    return cg_history_point(q->h, cg_history_count(q->h) - 1);
 }
 
 /* The i-th L1 table is the i-th point's; the one after them is the active one. */
 static unsigned point_of_l1(const struct history_image *q, unsigned i)
 {
-    return i < cg_history_points(q->h) ? i : i - 1;
+    return i < cg_history_count(q->h) ? i : i - 1;
 }
 
 static uint32_t l1_size(const struct history_image *q, unsigned i)
@@ -88,7 +88,7 @@ static uint32_t l1_size(const struct history_image *q, unsigned i)
 
 static void make_header(const struct history_image *q, uint8_t *to)
 {
-    unsigned points = cg_history_points(q->h);
+    unsigned points = cg_history_count(q->h);
 
     memcpy(to, "QFI\xfb", 4);
     put32(to + 4, 3);
@@ -157,7 +157,7 @@ static void make_refcounts(const struct history_image *q, uint64_t block, uint8_
 
 static void make_l1(const struct history_image *q, uint64_t cluster, uint8_t *to)
 {
-    unsigned i = cg_history_points(q->h);
+    unsigned i = cg_history_count(q->h);
     uint64_t l2;
 
     while (q->l1_first[i] > cluster)
@@ -320,7 +320,7 @@ static uint64_t make_snapshots(struct history_image *q)
     uint64_t at = 0;
     char id[12];
 
-    for (unsigned i = 0; i < cg_history_points(q->h); i++) {
+    for (unsigned i = 0; i < cg_history_count(q->h); i++) {
         const struct cg_point *point = cg_history_point(q->h, i);
         size_t len = snapshot_bytes(q, i, id);
         if (q->snapshots) {
@@ -349,7 +349,7 @@ static void place(struct history_image *q, uint64_t blocks, uint64_t table)
     q->snapshot_table = q->blocks + blocks;
     q->l1 = q->snapshot_table + clusters(make_snapshots(q));
     q->l2 = q->l1;
-    for (unsigned i = 0; i <= cg_history_points(q->h); i++) {
+    for (unsigned i = 0; i <= cg_history_count(q->h); i++) {
         q->l1_first[i] = q->l2;
         q->l2 += clusters(8 * (uint64_t)l1_size(q, i));
     }
@@ -361,7 +361,7 @@ static int lay_out(struct history_image *q, struct cg_error *err)
 {
     uint64_t blocks = 1, table = 1;
 
-    q->l1_first = calloc(cg_history_points(q->h) + 1, sizeof *q->l1_first);
+    q->l1_first = calloc(cg_history_count(q->h) + 1, sizeof *q->l1_first);
     if (!q->l1_first)
         return cg_error_set(err, ENOMEM, "open a history");
     for (;;) { /* the blocks count themselves too */
