@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/backups/history_points.h"
 #include "core/backups/holds.h"
 #include "core/backups/repository.h"
 #include "core/base/bytes.h"
@@ -25,9 +26,6 @@ static int check_point_name(const struct cg_name *name, struct cg_error *err)
 
     if (name->parts != CG_PARTS || name->snapshot[0])
         return cg_error_say(err, EINVAL, "%s names no point", cg_name_text(name, true, text));
-    if (name->qcow2)
-        return cg_error_say(err, ENOTSUP, "%s: a history as a qcow2 file isn't supported yet",
-                            cg_name_text(name, true, text));
     return 0;
 }
 
@@ -64,7 +62,11 @@ static int backups_open(void *self, const struct cg_name *name, unsigned flags,
 
     (void)flags; /* what can only be read is read-only, whatever was asked for */
     int r = find_point(self, name, &project, &point, err);
-    return r < 0 ? r : cg_point_image(project, point, ret_image, err);
+    if (r < 0 || !name->qcow2)
+        return r < 0 ? r : cg_point_image(project, point, ret_image, err);
+    r = cg_history_image(project, point->volume, point->name, ret_image, err);
+    cg_point_free(point);
+    return r;
 }
 
 static int backups_resolve(void *self, struct cg_name *name, struct cg_error *err)
@@ -95,9 +97,40 @@ static int backups_identify(void *self, const struct cg_name *name, struct cg_id
     if (r < 0)
         return r;
     /* A session makes one point. */
-    *ret = (struct cg_identity){ .snapshot = "" };
-    snprintf(ret->image, sizeof ret->image, "%s", point->session);
-    return 0;
+    struct cg_identity id = { .snapshot = "" };
+    snprintf(id.image, sizeof id.image, "%s", point->session);
+    if (name->qcow2)
+        r = cg_history_identify(project, point->volume, point->name, id.snapshot, err);
+    if (r == 0)
+        *ret = id;
+    return r;
+}
+
+static int history_info(struct cg_project *project, const struct cg_point *p, json_t **ret_info,
+                        struct cg_error *err)
+{
+    CG_CLEANUP(cg_history_points_clear) struct cg_history_points points;
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    json_t *names = json_array();
+
+    int r = cg_history_points(project, p->volume, p->name, &points, err);
+    for (size_t i = 0; r == 0 && i < points.count; i++)
+        json_array_append_new(names, json_string(points.v[i].name));
+    if (r == 0)
+        r = cg_history_image(project, p->volume, p->name, &image, err);
+    json_t *info =
+        r < 0 ? NULL
+              : json_pack("{s:o, s:s, s:I, s:I, s:I, s:O, s:b}", "name",
+                          json_sprintf("backups/%s/%s/%s.qcow2", p->project, p->volume, p->name),
+                          "type", "history", "size", (json_int_t)cg_image_size(image),
+                          "virtual_size", (json_int_t)p->size, "time", (json_int_t)p->time,
+                          "points", names, "read_only", 1);
+    json_decref(names);
+    if (r == 0 && !info)
+        r = cg_error_set(err, ENOMEM, "describe a history");
+    if (r == 0)
+        *ret_info = info;
+    return r;
 }
 
 static int backups_info(void *self, const struct cg_name *name, json_t **ret_info,
@@ -110,6 +143,8 @@ static int backups_info(void *self, const struct cg_name *name, json_t **ret_inf
     int r = find_point(self, name, &project, &p, err);
     if (r < 0)
         return r;
+    if (name->qcow2)
+        return history_info(project, p, ret_info, err);
     snprintf(text, sizeof text, "backups/%s/%s/%s", p->project, p->volume, p->name);
     json_t *info =
         json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:{s:o, s:s, s:s, s:s}, s:s, s:s, s:s, s:I, s:b}",
@@ -241,6 +276,8 @@ static int backups_hold(void *self, const struct cg_name *name, const char *uuid
     CG_CLEANUP(cg_point_cleanup) struct cg_point *point = NULL;
 
     int r = find_point(self, name, &project, &point, err);
+    if (r == 0 && name->qcow2)
+        return cg_history_hold(project, point->volume, point->name, uuid, err);
     return r < 0 ? r : cg_point_hold(project, point->volume, point->name, uuid, err);
 }
 
@@ -255,6 +292,8 @@ static int backups_release(void *self, const struct cg_name *name, const char *u
         r = cg_repository_project(b->repo, name->part[0], false, &project, err);
     if (r < 0)
         return r;
+    if (name->qcow2)
+        return cg_history_release(project, name->part[1], name->part[2], uuid, err);
     return cg_point_release(project, name->part[1], name->part[2], uuid, err);
 }
 

@@ -2,6 +2,9 @@ core_libcowgate_la_SOURCES += \
 	core/backups/backups.c core/backups/backups.h \
 	core/backups/cache.c core/backups/cache.h \
 	core/backups/damaged.c \
+	core/backups/history.c core/backups/history.h \
+	core/backups/history_image.c \
+	core/backups/history_points.c core/backups/history_points.h \
 	core/backups/holds.c core/backups/holds.h \
 	core/backups/keys.c core/backups/keys.h \
 	core/backups/object.c core/backups/object.h \

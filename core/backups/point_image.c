@@ -25,16 +25,38 @@ struct point_image {
     _Atomic uint64_t next;
 };
 
-static int fetch_into(struct point_image *p, const struct cg_ref *ref, void *buf,
+static int fetch_into(struct cg_project *project, const struct cg_ref *ref, void *buf,
                       struct cg_error *err)
 {
-    struct cg_codec *codec = cg_repository_codec(p->repo);
+    struct cg_repository *repo = cg_project_repository(project);
+    struct cg_codec *codec = cg_repository_codec(repo);
 
     if (!codec)
         return cg_error_set(err, ENOMEM, "read a chunk");
-    int r = cg_project_fetch(p->project, CG_OBJECT_CHUNK, ref, codec, buf, err);
-    cg_repository_codec_done(p->repo, codec);
+    int r = cg_project_fetch(project, CG_OBJECT_CHUNK, ref, codec, buf, err);
+    cg_repository_codec_done(repo, codec);
     return r;
+}
+
+int cg_project_read(struct cg_project *project, const struct cg_ref *ref, void *buf, size_t len,
+                    uint32_t off, struct cg_error *err)
+{
+    struct cg_cache *cache = cg_repository_cache(cg_project_repository(project));
+    struct cg_cached *entry;
+
+    if (cg_ref_is_zero(ref)) {
+        memset(buf, 0, len);
+        return 0;
+    }
+    /* Who takes a chunk whole won't come again for the rest of it. */
+    if (len == ref->len && !cg_cache_has(cache, ref))
+        return fetch_into(project, ref, buf, err);
+    int r = cg_project_cached(project, CG_OBJECT_CHUNK, ref, &entry, err);
+    if (r < 0)
+        return r;
+    memcpy(buf, cg_cached_data(entry) + off, len);
+    cg_cache_release(cache, entry);
+    return 0;
 }
 
 /* Reads len bytes at off of one chunk. */
@@ -42,24 +64,9 @@ static int read_chunk(struct point_image *p, uint64_t chunk, void *buf, size_t l
                       struct cg_error *err)
 {
     struct cg_ref ref;
-    struct cg_cached *entry;
-
     int r = cg_project_chunk(p->project, p->point, chunk, &ref, err);
-    if (r < 0)
-        return r;
-    if (cg_ref_is_zero(&ref)) {
-        memset(buf, 0, len);
-        return 0;
-    }
-    /* Who takes a chunk whole won't come again for the rest of it. */
-    if (len == ref.len && !cg_cache_has(cg_repository_cache(p->repo), &ref))
-        return fetch_into(p, &ref, buf, err);
-    r = cg_project_cached(p->project, CG_OBJECT_CHUNK, &ref, &entry, err);
-    if (r < 0)
-        return r;
-    memcpy(buf, cg_cached_data(entry) + off, len);
-    cg_cache_release(cg_repository_cache(p->repo), entry);
-    return 0;
+
+    return r < 0 ? r : cg_project_read(p->project, &ref, buf, len, off, err);
 }
 
 /* Begins to load chunks from first on, count of them; how it goes is for the reader to hear. */

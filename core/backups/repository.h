@@ -51,6 +51,11 @@ int cg_project_fetch(struct cg_project *project, enum cg_object_kind kind, const
 int cg_project_cached(struct cg_project *project, enum cg_object_kind kind,
                       const struct cg_ref *ref, struct cg_cached **ret_entry, struct cg_error *err);
 
+/* Reads len bytes at off of a chunk (zeros if ref is a zero one), through the cache unless it is
+ * taken whole. */
+int cg_project_read(struct cg_project *project, const struct cg_ref *ref, void *buf, size_t len,
+                    uint32_t off, struct cg_error *err);
+
 /* Page number of a point as references, CG_PAGE_CHUNKS of them; all zero ones for a page that isn't
  * stored. */
 int cg_project_page(struct cg_project *project, const struct cg_point *point, uint64_t number,
@@ -123,6 +128,10 @@ int cg_project_forget_distrust(struct cg_project *project, const struct cg_point
                                struct cg_error *err);
 int cg_project_distrusted(struct cg_project *project, const struct cg_point *point,
                           struct cg_error *err);
+
+/* The history up to a point as a qcow2 file (core/backups/history.h). */
+int cg_history_image(struct cg_project *project, const char *volume, const char *point,
+                     struct cg_image **ret_image, struct cg_error *err);
 
 /* A point as an image, which owns the point and needs the repository as long as it lives. */
 int cg_point_image(struct cg_project *project, struct cg_point *point, struct cg_image **ret_image,
