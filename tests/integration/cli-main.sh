@@ -50,10 +50,15 @@ for p in $(cowgate --json list backups/odd | jq -r '.[].name | select(endswith("
 done
 
 # Standard input, with its length said.
-cowgate --quiet import - volumes/acme/pipe --size 20M <a.raw
-cowgate export volumes/acme/pipe - >pipe.raw
-head -c 10M pipe.raw | cmp - a.raw
+cowgate --quiet import - volumes/acme/pipe --size 10M <a.raw
+cowgate export volumes/acme/pipe - | cmp - a.raw
 must_fail 1 'longer than --size' sh -c 'cowgate --quiet import - volumes/acme/pipe2 --size 1M <a.raw'
+must_fail 1 'ended after 10485760 bytes, before --size \(20971520\)' sh -c 'cowgate --quiet import - volumes/acme/pipe2 --size 20M <a.raw'
+must_fail 1 'no volume' cowgate info volumes/acme/pipe2
+head -c 1000 a.raw | cowgate --quiet import - volumes/acme/pipe2 --size 1K
+{ head -c 1000 a.raw; head -c 24 /dev/zero; } >1k.raw
+cowgate export volumes/acme/pipe2 - | cmp - 1k.raw
+cowgate delete volumes/acme/pipe2
 
 # Export: sparse, and never over a file that's there.
 cowgate --quiet export volumes/acme/web ./b.raw
