@@ -177,6 +177,24 @@ static int release_parent(struct cg_volumes *space, int dirfd, struct cg_error *
     return r;
 }
 
+/* Removes what takes room: all but volume.json, which says what is still to be released. */
+static int remove_content(int dirfd, struct cg_error *err)
+{
+    struct dirent *e;
+
+    forget_layers(dirfd);
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(dirfd, ".", 0);
+    while (dir && (errno = 0, e = readdir(dir))) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+            strcmp(e->d_name, "volume.json") == 0)
+            continue;
+        int r = cg_tree_remove(dirfd, e->d_name, err);
+        if (r < 0)
+            return r;
+    }
+    return errno ? cg_error_set(err, errno, "list a volume") : 0;
+}
+
 static int discard(struct cg_volumes *space, const char *path, struct cg_error *err)
 {
     CG_CLEANUP(cg_close)
@@ -185,14 +203,13 @@ static int discard(struct cg_volumes *space, const char *path, struct cg_error *
     if (fd < 0)
         return errno == ENOENT ? 0 : cg_error_set(err, errno, "open %s", path);
     /* That it has no name is durable before anything of it goes; volume.json says what to release,
-     * so it goes after that. */
+     * so it goes after that, which may have to wait until a repository is there again. */
     int r = sync_project(space, path, err);
     if (r == 0)
+        r = remove_content(fd, err);
+    if (r == 0)
         r = release_parent(space, fd, err);
-    if (r < 0)
-        return r;
-    forget_layers(fd);
-    return cg_tree_remove(space->fd, path, err);
+    return r < 0 ? r : cg_tree_remove(space->fd, path, err);
 }
 
 static int take_name(struct cg_volumes *space, const struct cg_name *name,
