@@ -95,6 +95,16 @@ static int sync_projects(struct cg_volumes *space, const char *path, const char 
     return r;
 }
 
+/* The project that path lies in, if that was its last volume; with the lock of the pool, so that
+ * nobody is about to make one. */
+static void remove_project_locked(struct cg_volumes *space, const char *path)
+{
+    char project[CG_NAME_MAX];
+
+    snprintf(project, sizeof project, "%.*s", (int)strcspn(path, "/"), path);
+    unlinkat(space->fd, project, AT_REMOVEDIR);
+}
+
 int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct cg_name *name,
                         struct cg_error *err)
 {
@@ -111,8 +121,10 @@ int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct
         return errno == EEXIST ? exists(name, err)
                                : cg_error_set(err, errno, "rename %s to %s", path, final);
     r = sync_projects(space, path, final, err);
-    if (r == 0)
+    if (r == 0) {
+        remove_project_locked(space, path);
         return 0;
+    }
     if (renameat2(space->fd, final, space->fd, path, RENAME_NOREPLACE) < 0)
         return cg_error_prefix(err, r, "%s is there, but may be gone after a crash of the host",
                                cg_name_text(name, true, text));
@@ -235,13 +247,12 @@ static int take_name(struct cg_volumes *space, const struct cg_name *name,
     return 0;
 }
 
-/* If it was the project's last volume; not while somebody is about to make one. */
 static void remove_project(struct cg_volumes *space, const char *project)
 {
     CG_CLEANUP(cg_close) int names = -1;
 
     if (lock_names(space, &names, NULL) == 0)
-        unlinkat(space->fd, project, AT_REMOVEDIR);
+        remove_project_locked(space, project);
 }
 
 int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, struct cg_error *err)
