@@ -57,6 +57,32 @@ static void test_overtaken_by_killed(void **state)
     cg_image_unref(image);
 }
 
+/* volume.json as another version of this program may write it: a failure to replace it, which leaves
+ * it as it was, is not taken for a change of it. */
+static void test_other_json(void **state)
+{
+    struct cg_name s = pool_name(V "@s");
+    struct cg_error err;
+    char path[128];
+
+    (void)state;
+    pool_snapshot(pool.space, V "@s");
+    snprintf(path, sizeof path, "%s/p/v/volume.json", pool.dir);
+    FILE *f = fopen(path, "a");
+    assert_non_null(f);
+    fputs("\n\n", f);
+    fclose(f);
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    put(image, 'A', 512, 0);
+    hook.fail_fsync = 1;
+    assert_int_equal(cg_space_remove(pool.space, &s, 0, &err), -EIO);
+    assert_int_equal(hook.fail_fsync, 0);
+    assert_non_null(strstr(err.message, "volume.json"));
+    put(image, 'B', 512, 0);
+    pool_remove(pool.space, V "@s");
+    cg_image_unref(image);
+}
+
 static void write_b_cut_flush(struct cg_space *space)
 {
     struct cg_image *image = pool_open(space, V, CG_OPEN_WRITE);
@@ -546,6 +572,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, faults_setup, faults_teardown)
     const struct CMUnitTest tests[] = {
+        TEST(test_other_json),
         TEST(test_overtaken_by_killed), TEST(test_map_written_not_synced),
         TEST(test_map_sync_failed),     TEST(test_begin_without_room),
         TEST(test_successor_killed),    TEST(test_run_directory_gone),
