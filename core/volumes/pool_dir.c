@@ -195,6 +195,7 @@ static int remove_content(int dirfd, struct cg_error *err)
     struct dirent *e;
 
     forget_layers(dirfd);
+    cg_writer_forget_socket(dirfd);
     CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(dirfd, ".", 0);
     while (dir && (errno = 0, e = readdir(dir))) {
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
