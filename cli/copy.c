@@ -47,8 +47,8 @@ static ssize_t read_some(void *buf, size_t len)
     return n < 0 ? -errno : n;
 }
 
-/* The input has len bytes.  The last sector may be filled up with zeros, but more that is missing is
- * a sender that failed. */
+/* The input has len bytes.  The last sector may be filled up with zeros, but more that is missing
+ * is a sender that failed. */
 static int check_end(struct cli *cli, uint64_t len, uint64_t size)
 {
     if (cg_round_up(len, CG_SECTOR) == size)
@@ -151,10 +151,15 @@ static int export_to(struct cli *cli, struct cg_image *image, const char *dest, 
     }
     if (r < 0)
         return r;
+    bool tail = cg_image_size(target.image) > cg_image_size(image);
     const struct cg_copy_options options = { .target_is_zero = target.fresh,
                                              .progress = cli_progress_begin(cli, "export") };
     r = cg_copy(image, target.image, &options, &cli->err);
-    return cli_target_finish(cli, &target, r, false);
+    r = cli_target_finish(cli, &target, r, false);
+    cli_progress_end();
+    if (r == 0 && tail && !cli->quiet)
+        cli_tail_kept(dest, "image");
+    return r;
 }
 
 int cli_export(struct cli *cli, int argc, char **argv)

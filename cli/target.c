@@ -22,6 +22,12 @@ static int stop_at_data(void *opaque, const struct cg_extent *extent, struct cg_
     return extent->type == CG_DATA ? 1 : 0;
 }
 
+void cli_tail_kept(const char *target, const char *source)
+{
+    fprintf(stderr, "%s is larger than the %s: what lies behind its end was left as it is\n",
+            target, source);
+}
+
 /* 1 if the image surely reads as zeros, 0 if not, or a failure. */
 static int reads_as_zeros(struct cg_image *image, struct cg_error *err)
 {
@@ -132,6 +138,12 @@ static int fill_new_file(struct cli *cli, struct cli_target *t, uint64_t size)
 int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, bool replace,
                         struct cli_target *ret)
 {
+    struct stat st;
+
+    /* Now rather than when all is copied. */
+    if (!replace && lstat(path, &st) == 0)
+        return cg_error_say(&cli->err, EEXIST, "%s %s", path,
+                            S_ISLNK(st.st_mode) ? "is a symbolic link to nothing" : "exists");
     struct cli_target t = { .path = strdup(path), .fd = -1, .replace = replace };
 
     if (!t.path || asprintf(&t.partial, "%s.cowgate-partial", path) < 0) {
@@ -162,9 +174,9 @@ int cli_target_existing(struct cli *cli, const char *text, struct cli_target *re
     return 0;
 }
 
-/* Renames from to a name that nobody has; -1 with errno, EEXIST if somebody does.  NFS and many FUSE
- * file systems can't do that in one step, but a hard link is as exclusive; where there are none
- * either (FAT), somebody who takes the name in this very moment loses it. */
+/* Renames from to a name that nobody has; -1 with errno, EEXIST if somebody does.  NFS and many
+ * FUSE file systems can't do that in one step, but a hard link is as exclusive; where there are
+ * none either (FAT), somebody who takes the name in this very moment loses it. */
 static int rename_new(const char *from, const char *to)
 {
     struct stat st;

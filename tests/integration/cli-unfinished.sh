@@ -122,6 +122,22 @@ ln somebodys hard.cowgate-partial
 must_fail 1 "isn't an unfinished file of ours" cowgate --quiet export volumes/acme/a ./hard
 [ "$(cat somebodys)" = mine ] || fail "a hard link was written"
 
+# A symbolic link is never written through: one to nothing is refused at once, --force replaces it.
+ln -s nothing dangling
+for command in "export volumes/acme/a" "restore $point_a"; do
+    must_fail 1 'dangling is a symbolic link to nothing' strace -f -o trace -e trace=pwrite64 \
+        cowgate --quiet $command ./dangling
+    grep -q pwrite64 trace && fail "it was copied first"
+    [ -L dangling ] && [ ! -e nothing ] && [ ! -e dangling.cowgate-partial ] || fail "$(ls -l)"
+done
+ln -s somebodys link
+for link in dangling link; do
+    cowgate --quiet export volumes/acme/a ./$link --force
+    [ ! -L $link ] || fail "$link was followed"
+    same $link a.raw
+done
+[ ! -e nothing ] && [ "$(cat somebodys)" = mine ] || fail "a link was followed"
+
 # What an interrupted run left of something else is never taken for content.
 cp b.raw again.raw.cowgate-partial
 cowgate --quiet export volumes/acme/a ./again.raw
