@@ -115,6 +115,25 @@ static int list_below(struct cg_gateway *g, const char *text, bool drafts, const
     return r;
 }
 
+/* Everything: a space that can't be reached doesn't hide the others; the first failure is what is
+ * returned in the end. */
+static int list_spaces(struct cg_gateway *g, bool drafts, cg_entry_fn *fn, void *opaque,
+                       struct cg_error *err)
+{
+    int result = 0;
+
+    for (unsigned i = CG_NAME_VOLUMES; i <= CG_NAME_BACKUPS; i++) {
+        struct cg_error why;
+        int r = list_below(g, cg_name_space_text((enum cg_name_space)i), drafts, NULL, fn, opaque,
+                           &why);
+        if (r > 0)
+            return r;
+        if (r < 0 && result == 0)
+            result = cg_error_say(err, -r, "%s", why.message);
+    }
+    return result;
+}
+
 int cg_gateway_list_all(struct cg_gateway *g, const struct cg_name *prefix, cg_entry_fn *fn,
                         void *opaque, struct cg_error *err)
 {
@@ -122,6 +141,8 @@ int cg_gateway_list_all(struct cg_gateway *g, const struct cg_name *prefix, cg_e
     bool image = (prefix->space == CG_NAME_VOLUMES && prefix->parts == 2) ||
                  (prefix->space == CG_NAME_BACKUPS && prefix->parts == 3);
 
+    if (prefix->space == CG_NAME_ROOT)
+        return list_spaces(g, prefix->draft, fn, opaque, err);
     cg_name_text(prefix, true, text);
     if (!image)
         return list_below(g, text, prefix->draft, NULL, fn, opaque, err);
