@@ -203,8 +203,7 @@ static void restore_text(const struct cg_restore_result *s, const char *target)
     fprintf(stderr, "%s: %s fetched, %s written, %s was right already\n", target, fetched, written,
             skipped);
     if (s->tail_kept)
-        fprintf(stderr, "%s is larger than the point: what lies behind its end was left as it is\n",
-                target);
+        cli_tail_kept(target, "point");
 }
 
 static json_t *restore_json(const struct cg_restore_result *s, const char *point,

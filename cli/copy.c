@@ -47,7 +47,18 @@ static ssize_t read_some(void *buf, size_t len)
     return n < 0 ? -errno : n;
 }
 
-/* Fills image from a pipe that ends within it. */
+/* The input has len bytes.  The last sector may be filled up with zeros, but more that is missing
+ * is a sender that failed. */
+static int check_end(struct cli *cli, uint64_t len, uint64_t size)
+{
+    if (cg_round_up(len, CG_SECTOR) == size)
+        return 0;
+    return cg_error_say(&cli->err, ENODATA,
+                        "standard input ended after %llu bytes, before --size (%llu)",
+                        (unsigned long long)len, (unsigned long long)size);
+}
+
+/* Fills image from a pipe, which has to end with it. */
 static int copy_from_pipe(struct cli *cli, struct cg_image *image)
 {
     static uint8_t buf[1 << 20];
@@ -75,7 +86,7 @@ static int copy_from_pipe(struct cli *cli, struct cg_image *image)
         }
         off += have;
         if (n == 0)
-            return 0;
+            return check_end(cli, off, size);
     }
 }
 
@@ -140,10 +151,15 @@ static int export_to(struct cli *cli, struct cg_image *image, const char *dest, 
     }
     if (r < 0)
         return r;
+    bool tail = cg_image_size(target.image) > cg_image_size(image);
     const struct cg_copy_options options = { .target_is_zero = target.fresh,
                                              .progress = cli_progress_begin(cli, "export") };
     r = cg_copy(image, target.image, &options, &cli->err);
-    return cli_target_finish(cli, &target, r, false);
+    r = cli_target_finish(cli, &target, r, false);
+    cli_progress_end();
+    if (r == 0 && tail && !cli->quiet)
+        cli_tail_kept(dest, "image");
+    return r;
 }
 
 struct export_args {

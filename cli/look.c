@@ -53,9 +53,10 @@ int cli_list(struct cli *cli, int argc, char **argv)
     }
     prefix.draft = true; /* what nobody else sees can be gone on with or deleted */
     int r = cg_gateway_list_all(cli->gateway, &prefix, list_entry, &l, &cli->err);
-    if (r == 0 && l.count == 0 && prefix.parts >= 2)
+    if (r == 0 && l.count == 0 && prefix.parts >= (prefix.space == CG_NAME_BACKUPS ? 3 : 2))
         r = cg_error_say(&cli->err, ENOENT, "%s: nothing of that name", text);
-    if (r < 0) {
+    bool partial = r < 0 && prefix.space == CG_NAME_ROOT; /* what could be listed counts */
+    if (r < 0 && !partial) {
         json_decref(l.array);
         return cli_failed(cli);
     }
@@ -63,7 +64,8 @@ int cli_list(struct cli *cli, int argc, char **argv)
     if (hidden > 0 && !cli->quiet)
         fprintf(stderr, "cowgate: %zu name%s in rbd/ can't be used here and %s not shown\n", hidden,
                 hidden > 1 ? "s" : "", hidden > 1 ? "are" : "is");
-    return cli->json ? cli_print_json(cli, l.array) : CLI_OK;
+    int printed = cli->json ? cli_print_json(cli, l.array) : CLI_OK;
+    return partial ? cli_failed(cli) : printed;
 }
 
 static void print_value(const char *key, json_t *value);

@@ -22,6 +22,12 @@ static int stop_at_data(void *opaque, const struct cg_extent *extent, struct cg_
     return extent->type == CG_DATA ? 1 : 0;
 }
 
+void cli_tail_kept(const char *target, const char *source)
+{
+    fprintf(stderr, "%s is larger than the %s: what lies behind its end was left as it is\n",
+            target, source);
+}
+
 /* 1 if the image surely reads as zeros, 0 if not, or a failure. */
 static int reads_as_zeros(struct cg_image *image, struct cg_error *err)
 {
@@ -132,6 +138,12 @@ static int fill_new_file(struct cli *cli, struct cli_target *t, uint64_t size)
 /* The names of a new file. */
 static int begin_new_file(struct cli *cli, const char *path, bool replace, struct cli_target *t)
 {
+    struct stat st;
+
+    /* Now rather than when all is copied. */
+    if (!replace && lstat(path, &st) == 0)
+        return cg_error_say(&cli->err, EEXIST, "%s %s", path,
+                            S_ISLNK(st.st_mode) ? "is a symbolic link to nothing" : "exists");
     *t = (struct cli_target){ .path = strdup(path), .fd = -1, .replace = replace };
     if (t->path && asprintf(&t->partial, "%s.cowgate-partial", path) >= 0) {
         cli_catch_interrupts();
@@ -188,6 +200,26 @@ int cli_target_existing(struct cli *cli, const char *text, struct cli_target *re
     return 0;
 }
 
+/* Renames from to a name that nobody has; -1 with errno, EEXIST if somebody does.  NFS and many
+ * FUSE file systems can't do that in one step, but a hard link is as exclusive; where there are
+ * none either (FAT), somebody who takes the name in this very moment loses it. */
+static int rename_new(const char *from, const char *to)
+{
+    struct stat st;
+
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
+        return -1;
+    if (link(from, to) == 0)
+        return unlink(from);
+    if (errno != EPERM && errno != ENOSYS && errno != ENOTSUP)
+        return -1;
+    if (lstat(to, &st) == 0)
+        errno = EEXIST;
+    return errno == ENOENT ? rename(from, to) : -1;
+}
+
 /* Gives a new file its name, durably. */
 static int publish_file(struct cli *cli, const struct cli_target *t)
 {
@@ -197,8 +229,7 @@ static int publish_file(struct cli *cli, const struct cli_target *t)
         return cg_error_set(&cli->err, ENOMEM, "rename %s", t->partial);
     if (!is_ours(t->fd, t->partial))
         return cg_error_say(&cli->err, ESTALE, "%s was replaced by somebody else", t->partial);
-    int r = t->replace ? rename(t->partial, t->path)
-                       : renameat2(AT_FDCWD, t->partial, AT_FDCWD, t->path, RENAME_NOREPLACE);
+    int r = t->replace ? rename(t->partial, t->path) : rename_new(t->partial, t->path);
     if (r < 0)
         return cg_error_set(&cli->err, errno, "rename %s to %s", t->partial, t->path);
     return cg_dir_sync(AT_FDCWD, dirname(copy), &cli->err);

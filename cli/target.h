@@ -22,7 +22,7 @@ int cli_target_new_volume(struct cli *cli, const char *text, uint64_t size, uint
 
 /* A new file of this size under the name PATH.cowgate-partial; one that an interrupted run left is
  * gone on with, so its content may be anything (see fresh).  replace: as PATH it may take another
- * file's place. */
+ * file's or a symbolic link's place; else -EEXIST if there is one. */
 int cli_target_new_file(struct cli *cli, const char *path, uint64_t size, bool replace,
                         struct cli_target *ret);
 
@@ -32,6 +32,9 @@ int cli_target_new_stream(struct cli *cli, const char *path, bool replace, struc
 
 /* What is there: a volume (its lock is taken), a file, a device, an NBD export. */
 int cli_target_existing(struct cli *cli, const char *text, struct cli_target *ret);
+
+/* Says that the target is larger than what was copied to it: a "point", an "image". */
+void cli_tail_kept(const char *target, const char *source);
 
 /* Gives the target its final name if result is 0, while nobody else can have it, and closes it; if
  * not, takes what is half-done

@@ -122,10 +122,32 @@ static int list_below(struct cg_gateway *g, const char *text, bool drafts, cg_en
     return r;
 }
 
+/* Everything: a space that can't be reached doesn't hide the others; the first failure is what is
+ * returned in the end. */
+static int list_spaces(struct cg_gateway *g, bool drafts, cg_entry_fn *fn, void *opaque,
+                       struct cg_error *err)
+{
+    int result = 0;
+
+    for (unsigned i = CG_NAME_VOLUMES; i <= CG_NAME_RBD; i++) {
+        struct cg_error why;
+        if (!cg_gateway_has(g, (enum cg_name_space)i))
+            continue;
+        int r = list_below(g, cg_name_space_text((enum cg_name_space)i), drafts, fn, opaque, &why);
+        if (r > 0)
+            return r;
+        if (r < 0 && result == 0)
+            result = cg_error_say(err, -r, "%s", why.message);
+    }
+    return result;
+}
+
 int cg_gateway_list_all(struct cg_gateway *g, const struct cg_name *prefix, cg_entry_fn *fn,
                         void *opaque, struct cg_error *err)
 {
     char text[CG_NAME_MAX];
 
+    if (prefix->space == CG_NAME_ROOT)
+        return list_spaces(g, prefix->draft, fn, opaque, err);
     return list_below(g, cg_name_text(prefix, true, text), prefix->draft, fn, opaque, err);
 }

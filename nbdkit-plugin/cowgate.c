@@ -228,6 +228,10 @@ static int cowgate_list_exports(int readonly, int is_tls, struct nbdkit_exports 
         nbdkit_error("%zu exports are not listed: a list has at most %d; they can be opened by "
                      "name",
                      l.count - EXPORTS_MAX, EXPORTS_MAX);
+    if (r < 0 && l.count > 0) { /* the rest is worth having */
+        nbdkit_error("some exports are not listed: %s", err.message);
+        r = 0;
+    }
     return result(r, &err);
 }
 

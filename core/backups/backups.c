@@ -205,6 +205,14 @@ static int list_point(void *opaque, const char *name, const struct cg_point *hea
     return l->ended;
 }
 
+static int ignore_point(void *opaque, const char *name, struct cg_error *err)
+{
+    (void)opaque;
+    (void)name;
+    (void)err;
+    return 0;
+}
+
 static int list_volume(struct listing *l, struct cg_error *err)
 {
     struct cg_point *latest;
@@ -216,6 +224,9 @@ static int list_volume(struct listing *l, struct cg_error *err)
         cg_point_free(latest);
         return r;
     }
+    if (l->ended == 0 && r == -ENOENT &&
+        cg_project_points(l->project, l->volume, ignore_point, NULL, NULL) == 0)
+        return 0; /* all of its points were deleted */
     if (l->ended == 0 && r != -ENOENT && r != -ENOMEM) {
         struct cg_entry entry = { .name = "latest", .description = why.message };
         return l->fn(l->opaque, &entry, err);

@@ -266,8 +266,11 @@ int cg_run_dir(char *ret, size_t size, struct cg_error *err)
     struct stat st;
     if (lstat(ret, &st) < 0)
         return cg_error_set(err, errno, "stat %s", ret);
-    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 022))
+    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
         return cg_error_say(err, EPERM, "run directory %s belongs to somebody else", ret);
+    if (st.st_mode & 022)
+        return cg_error_say(err, EPERM, "run directory %s can be written by others: chmod 700 %s",
+                            ret, ret);
     if (!is_tmpfs(ret))
         return cg_error_say(
             err, ENOTSUP, "run directory %s is not on tmpfs; set COWGATE_RUN to one that is", ret);

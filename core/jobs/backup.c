@@ -396,6 +396,20 @@ static int run(struct backup *b, const struct cg_backup_source *source,
     return 0;
 }
 
+/* What isn't there is told by its own name, not by that of a snapshot of it, and before a session.
+ */
+static int check_source(const struct cg_backup_options *o, struct cg_error *err)
+{
+    struct cg_name head = o->source;
+    struct cg_identity id;
+
+    if (!o->space)
+        return 0;
+    head.snapshot[0] = '\0';
+    int r = cg_space_identify(o->space, &head, &id, err);
+    return r == -ENOENT ? r : 0;
+}
+
 int cg_backup(struct cg_repository *repository, const struct cg_backup_options *options,
               struct cg_backup_result *ret, struct cg_error *err)
 {
@@ -403,7 +417,9 @@ int cg_backup(struct cg_repository *repository, const struct cg_backup_options *
     struct cg_backup_source source = { .space = NULL };
     struct cg_backup_result res = { .incremental = false };
 
-    int r = cg_session_begin(repository, options->project, options->volume, &b.session, err);
+    int r = check_source(options, err);
+    if (r == 0)
+        r = cg_session_begin(repository, options->project, options->volume, &b.session, err);
     if (r < 0)
         return r;
     cg_pace_init(&b.pace, options->rate);

@@ -28,10 +28,14 @@ static int after_failure(struct cg_volume *v, int r, struct cg_error *err)
 {
     CG_CLEANUP(cg_free) char *want = cg_volume_json_text(&v->json);
     CG_CLEANUP(cg_free) char *have = NULL;
-    size_t len;
+    struct cg_volume_json json;
 
-    if (want && cg_file_read(v->dirfd, "volume.json", SIZE_MAX, &have, &len, NULL) == 0 &&
-        strcmp(want, have) == 0)
+    /* Not the file's own bytes: another version may have written it. */
+    if (cg_volume_json_read(v->dirfd, &json, NULL, NULL) == 0) {
+        have = cg_volume_json_text(&json);
+        cg_volume_json_clear(&json);
+    }
+    if (want && have && strcmp(want, have) == 0)
         return r;
     atomic_store(&v->failed, -EIO);
     return cg_error_prefix(err, r, "%s takes no writes until it's opened again", v->label);

@@ -95,6 +95,16 @@ static int sync_projects(struct cg_volumes *space, const char *path, const char 
     return r;
 }
 
+/* The project that path lies in, if that was its last volume; with the lock of the pool, so that
+ * nobody is about to make one. */
+static void remove_project_locked(struct cg_volumes *space, const char *path)
+{
+    char project[CG_NAME_MAX];
+
+    snprintf(project, sizeof project, "%.*s", (int)strcspn(path, "/"), path);
+    unlinkat(space->fd, project, AT_REMOVEDIR);
+}
+
 int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct cg_name *name,
                         struct cg_error *err)
 {
@@ -111,8 +121,10 @@ int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct
         return errno == EEXIST ? exists(name, err)
                                : cg_error_set(err, errno, "rename %s to %s", path, final);
     r = sync_projects(space, path, final, err);
-    if (r == 0)
+    if (r == 0) {
+        remove_project_locked(space, path);
         return 0;
+    }
     if (renameat2(space->fd, final, space->fd, path, RENAME_NOREPLACE) < 0)
         return cg_error_prefix(err, r, "%s is there, but may be gone after a crash of the host",
                                cg_name_text(name, true, text));
@@ -177,6 +189,25 @@ static int release_parent(struct cg_volumes *space, int dirfd, struct cg_error *
     return r;
 }
 
+/* Removes what takes room: all but volume.json, which says what is still to be released. */
+static int remove_content(int dirfd, struct cg_error *err)
+{
+    struct dirent *e;
+
+    forget_layers(dirfd);
+    cg_writer_forget_socket(dirfd);
+    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(dirfd, ".", 0);
+    while (dir && (errno = 0, e = readdir(dir))) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+            strcmp(e->d_name, "volume.json") == 0)
+            continue;
+        int r = cg_tree_remove(dirfd, e->d_name, err);
+        if (r < 0)
+            return r;
+    }
+    return errno ? cg_error_set(err, errno, "list a volume") : 0;
+}
+
 static int discard(struct cg_volumes *space, const char *path, struct cg_error *err)
 {
     CG_CLEANUP(cg_close)
@@ -185,14 +216,13 @@ static int discard(struct cg_volumes *space, const char *path, struct cg_error *
     if (fd < 0)
         return errno == ENOENT ? 0 : cg_error_set(err, errno, "open %s", path);
     /* That it has no name is durable before anything of it goes; volume.json says what to release,
-     * so it goes after that. */
+     * so it goes after that, which may have to wait until a repository is there again. */
     int r = sync_project(space, path, err);
     if (r == 0)
+        r = remove_content(fd, err);
+    if (r == 0)
         r = release_parent(space, fd, err);
-    if (r < 0)
-        return r;
-    forget_layers(fd);
-    return cg_tree_remove(space->fd, path, err);
+    return r < 0 ? r : cg_tree_remove(space->fd, path, err);
 }
 
 static int take_name(struct cg_volumes *space, const struct cg_name *name,
@@ -218,13 +248,12 @@ static int take_name(struct cg_volumes *space, const struct cg_name *name,
     return 0;
 }
 
-/* If it was the project's last volume; not while somebody is about to make one. */
 static void remove_project(struct cg_volumes *space, const char *project)
 {
     CG_CLEANUP(cg_close) int names = -1;
 
     if (lock_names(space, &names, NULL) == 0)
-        unlinkat(space->fd, project, AT_REMOVEDIR);
+        remove_project_locked(space, project);
 }
 
 int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, struct cg_error *err)

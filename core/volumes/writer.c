@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -165,6 +166,16 @@ int cg_writer_lost(const char *run, struct cg_error *err)
                         "flush is not in %s any more: put that directory back, or, to go on with "
                         "what was flushed, delete the file `lock` of the volume",
                         run);
+}
+
+void cg_writer_forget_socket(int dirfd)
+{
+    struct cg_writer writer;
+    struct stat st;
+
+    if (cg_writer_read(dirfd, &writer, NULL) == 0 && lstat(writer.socket, &st) == 0 &&
+        S_ISSOCK(st.st_mode))
+        unlink(writer.socket);
 }
 
 pid_t cg_writer_alive(int dirfd)

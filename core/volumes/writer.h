@@ -42,6 +42,9 @@ int cg_writer_run_dir(int dirfd, char ret[static PATH_MAX], bool *ret_left, stru
 /* The error for a working map that must be there and isn't. */
 int cg_writer_lost(const char *run, struct cg_error *err);
 
+/* Removes the socket that a writer left which was killed.  Only when nobody can be writing. */
+void cg_writer_forget_socket(int dirfd);
+
 /* A pause for somebody else to get on, longer with each attempt (from 0).  False when that has
  * gone on for a minute. */
 bool cg_writer_wait(unsigned attempt);

@@ -87,6 +87,15 @@ must_fail 1 'it has 1048576 bytes, and volumes only grow' cowgate resize volumes
 : >empty.raw
 must_fail 1 'empty.raw is empty: an image has at least 512 bytes' cowgate import ./empty.raw volumes/acme/new
 
+# A run directory that others can write to is our own all the same.
+mkdir -m 1777 "$COWGATE_RUN/shared"
+head -c 1K /dev/zero >kib.raw
+must_fail 1 "run directory .*/shared can be written by others: chmod 700 .*/shared" env COWGATE_RUN="$COWGATE_RUN/shared" \
+    cowgate --quiet import ./kib.raw volumes/acme/new
+
+# A backup of what isn't there says that, and nothing of its own snapshots.
+must_fail 1 'there is no volume volumes/acme/ghost$' cowgate backup volumes/acme/ghost
+
 # Standard input where it can't be.
 for command in 'info -' 'diff - volumes/acme/web' 'diff volumes/acme/web -' 'backup -' \
     'backup - backups/acme/new' 'export - ./out.raw' 'clone - volumes/acme/new'; do

@@ -47,13 +47,38 @@ for v in $(cowgate --json list volumes/odd | jq -r '.[].name | select(contains("
 done
 for p in $(cowgate --json list backups/odd | jq -r '.[].name | select(endswith("latest") | not)'); do
     cowgate delete "$p"
+    emptied=${p%/*}
 done
 
+# A volume whose points are all deleted has none, and no latest.
+[ "$(cowgate --json list "$emptied")" = '[]' ] && [ -z "$(cowgate list "$emptied")" ] || fail "$(cowgate list "$emptied")"
+must_fail 1 'nothing of that name' cowgate list "$emptied/latest"
+must_fail 1 'there is no backup of' cowgate list backups/odd/ghost
+
+# A space that can't be reached doesn't hide the other.
+cowgate list volumes >wanted
+mv root/repo away
+must_fail 1 'root/repo' cowgate list
+! cowgate list >listed 2>/dev/null || fail "all was well"
+same listed wanted
+! cowgate --json list >listed.json 2>/dev/null || fail "all was well"
+[ "$(jq length listed.json)" = "$(wc -l <wanted)" ] || fail "$(cat listed.json)"
+start_serve "$tmp/away.s"
+nbdinfo --list "$(uri "$tmp/away.s")" | grep -q '"volumes/acme/web"' || fail "$(nbdinfo --list "$(uri "$tmp/away.s")")"
+grep -q 'some exports are not listed: .*root/repo' "$tmp/away.s.log" || fail "$(cat "$tmp/away.s.log")"
+stop "$serve_pid"
+mv away root/repo
+
 # Standard input, with its length said.
-cowgate --quiet import - volumes/acme/pipe --size 20M <a.raw
-cowgate export volumes/acme/pipe - >pipe.raw
-head -c 10M pipe.raw | cmp - a.raw
+cowgate --quiet import - volumes/acme/pipe --size 10M <a.raw
+cowgate export volumes/acme/pipe - | cmp - a.raw
 must_fail 1 'longer than --size' sh -c 'cowgate --quiet import - volumes/acme/pipe2 --size 1M <a.raw'
+must_fail 1 'ended after 10485760 bytes, before --size \(20971520\)' sh -c 'cowgate --quiet import - volumes/acme/pipe2 --size 20M <a.raw'
+must_fail 1 'no volume' cowgate info volumes/acme/pipe2
+head -c 1000 a.raw | cowgate --quiet import - volumes/acme/pipe2 --size 1K
+{ head -c 1000 a.raw; head -c 24 /dev/zero; } >1k.raw
+cowgate export volumes/acme/pipe2 - | cmp - 1k.raw
+cowgate delete volumes/acme/pipe2
 
 # Export: sparse, and never over a file that's there.
 cowgate --quiet export volumes/acme/web ./b.raw
@@ -63,6 +88,21 @@ must_fail 1 'use --force' cowgate export volumes/acme/web ./b.raw
 cowgate --quiet export volumes/acme/copy ./b.raw --force
 same a.raw b.raw
 must_fail 1 'write ./c.raw' cowgate export volumes/acme/web c.raw
+
+# To a larger export: what lies behind stays, and that is said.
+cowgate create volumes/acme/larger --size 11M
+start_serve "$tmp/larger"
+qemu-io -f raw -c 'write -P 9 10M 1M' "$(uri "$tmp/larger" volumes/acme/larger)" >/dev/null
+cowgate export volumes/acme/web "$(uri "$tmp/larger" volumes/acme/larger)" 2>said
+grep -q 'is larger than the image: what lies behind its end was left as it is' said || fail "$(cat said)"
+stop "$serve_pid"
+cowgate export volumes/acme/larger - >larger.raw
+head -c 10M larger.raw | cmp - a.raw
+tail -c 1M larger.raw >tail.raw
+is_all tail.raw 9
+cowgate delete volumes/acme/larger
+cowgate export volumes/acme/web ./a.again 2>said
+! grep -q larger said || fail "$(cat said)"
 
 # Change the head through an export, then look at the difference, and go back.
 start_serve "$tmp/s"

@@ -20,7 +20,7 @@ held() {
     ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" strace -f -o trace -e trace="$call" \
         -e inject="$call":delay_enter=${held_for:-3000000}:when="$number" "$@" 2>held.err &
     holder=$!
-    wait_for 30 reached "$call" "$number"
+    wait_for 30 reached "$call" "${number%%:*}"
 }
 reached() { [ "$(grep -c "$1(" trace)" -ge "$2" ]; }
 
@@ -89,6 +89,29 @@ wait "$holder" && fail "a file that appeared was replaced"
 grep -q 'File exists' held.err || fail "$(cat held.err)"
 [ "$(cat other.raw)" = mine ] || fail "a file that appeared was changed"
 
+# File systems that can't rename exclusively: a hard link is as good, and without those a look.
+without() {
+    ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" strace -f -o trace -e trace=renameat2,link,rename \
+        -e inject=renameat2:error=EINVAL "$@"
+}
+for injected in '' '-e inject=link:error=EPERM'; do
+    for command in "export volumes/acme/a" "restore $point_a"; do
+        without $injected cowgate --quiet $command ./plain.raw
+        grep -q 'renameat2(.*INJECTED' trace || fail "$(cat trace)"
+        same plain.raw a.raw
+        [ "$(stat -c %h plain.raw)" = 1 ] && [ ! -e plain.raw.cowgate-partial ] || fail "$(ls -l)"
+        rm plain.raw
+    done
+    held_for=2000000
+    held renameat2 1:error=EINVAL $injected cowgate --quiet restore "$point_a" ./taken.raw
+    echo mine >taken.raw
+    wait "$holder" && fail "a file that appeared was replaced"
+    grep -q 'File exists' held.err || fail "$(cat held.err)"
+    [ "$(cat taken.raw)" = mine ] || fail "a file that appeared was changed"
+    rm taken.raw*
+done
+unset held_for
+
 # What has the unfinished file's name and isn't ours is left alone.
 echo mine >somebodys
 ln -s somebodys linked.cowgate-partial
@@ -98,6 +121,22 @@ must_fail 1 'linked.cowgate-partial' cowgate --quiet export volumes/acme/a ./lin
 ln somebodys hard.cowgate-partial
 must_fail 1 "isn't an unfinished file of ours" cowgate --quiet export volumes/acme/a ./hard
 [ "$(cat somebodys)" = mine ] || fail "a hard link was written"
+
+# A symbolic link is never written through: one to nothing is refused at once, --force replaces it.
+ln -s nothing dangling
+for command in "export volumes/acme/a" "restore $point_a"; do
+    must_fail 1 'dangling is a symbolic link to nothing' strace -f -o trace -e trace=pwrite64 \
+        cowgate --quiet $command ./dangling
+    grep -q pwrite64 trace && fail "it was copied first"
+    [ -L dangling ] && [ ! -e nothing ] && [ ! -e dangling.cowgate-partial ] || fail "$(ls -l)"
+done
+ln -s somebodys link
+for link in dangling link; do
+    cowgate --quiet export volumes/acme/a ./$link --force
+    [ ! -L $link ] || fail "$link was followed"
+    same $link a.raw
+done
+[ ! -e nothing ] && [ "$(cat somebodys)" = mine ] || fail "a link was followed"
 
 # What an interrupted run left of something else is never taken for content.
 cp b.raw again.raw.cowgate-partial

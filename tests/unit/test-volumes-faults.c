@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -54,6 +55,48 @@ static void test_overtaken_by_killed(void **state)
     cg_space_free(second);
     image = pool_open(pool.space, V, CG_OPEN_READ);
     expect(image, 'B', 8192, 0);
+    cg_image_unref(image);
+}
+
+/* A killed writer's files in the run directory go with its volume. */
+static void test_deleted_after_killed(void **state)
+{
+    char pattern[128];
+    glob_t found;
+
+    (void)state;
+    in_killed_process(write_b);
+    snprintf(pattern, sizeof pattern, "%s/*", pool.run);
+    assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+    assert_int_equal(found.gl_pathc, 2); /* a working map and a socket */
+    globfree(&found);
+    pool_remove(pool.space, V);
+    assert_int_equal(glob(pattern, 0, NULL, &found), GLOB_NOMATCH);
+}
+
+/* volume.json as another version of this program may write it: a failure to replace it, which
+ * leaves it as it was, is not taken for a change of it. */
+static void test_other_json(void **state)
+{
+    struct cg_name s = pool_name(V "@s");
+    struct cg_error err;
+    char path[128];
+
+    (void)state;
+    pool_snapshot(pool.space, V "@s");
+    snprintf(path, sizeof path, "%s/p/v/volume.json", pool.dir);
+    FILE *f = fopen(path, "a");
+    assert_non_null(f);
+    fputs("\n\n", f);
+    fclose(f);
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    put(image, 'A', 512, 0);
+    hook.fail_fsync = 1;
+    assert_int_equal(cg_space_remove(pool.space, &s, 0, &err), -EIO);
+    assert_int_equal(hook.fail_fsync, 0);
+    assert_non_null(strstr(err.message, "volume.json"));
+    put(image, 'B', 512, 0);
+    pool_remove(pool.space, V "@s");
     cg_image_unref(image);
 }
 
@@ -546,15 +589,16 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, faults_setup, faults_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_overtaken_by_killed), TEST(test_map_written_not_synced),
-        TEST(test_map_sync_failed),     TEST(test_begin_without_room),
-        TEST(test_successor_killed),    TEST(test_run_directory_gone),
-        TEST(test_lock_damaged),        TEST(test_run_directory_relative),
-        TEST(test_snapshot_ids),        TEST(test_clone_beside_rollback),
+        TEST(test_deleted_after_killed), TEST(test_other_json),
+        TEST(test_overtaken_by_killed),  TEST(test_map_written_not_synced),
+        TEST(test_map_sync_failed),      TEST(test_begin_without_room),
+        TEST(test_successor_killed),     TEST(test_run_directory_gone),
+        TEST(test_lock_damaged),         TEST(test_run_directory_relative),
+        TEST(test_snapshot_ids),         TEST(test_clone_beside_rollback),
 
-        TEST(test_data_sync_unknown),   TEST(test_rewrite_fails),
-        TEST(test_begin_fails_late),    TEST(test_zero_beside_growth),
-        TEST(test_exclusive_overtaken), TEST(test_ending_taken_back),
+        TEST(test_data_sync_unknown),    TEST(test_rewrite_fails),
+        TEST(test_begin_fails_late),     TEST(test_zero_beside_growth),
+        TEST(test_exclusive_overtaken),  TEST(test_ending_taken_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <glob.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -151,6 +152,26 @@ static void test_remove_killed(void **state)
     }
 }
 
+/* The one file that is left of a deleted volume is volume.json, which says what to release. */
+static void expect_remains(void)
+{
+    char pattern[128];
+    glob_t found;
+
+    snprintf(pattern, sizeof pattern, "%s/p/.trash-*/*", pool.dir);
+    assert_int_equal(glob(pattern, GLOB_PERIOD, NULL, &found), 0);
+    size_t files = 0;
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        const char *name = strrchr(found.gl_pathv[i], '/') + 1;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+            continue;
+        assert_string_equal(name, "volume.json");
+        files++;
+    }
+    assert_int_equal(files, 1);
+    globfree(&found);
+}
+
 /* What can't be read doesn't say that there is nothing to release. */
 static void test_remove_unreachable(void **state)
 {
@@ -161,6 +182,7 @@ static void test_remove_unreachable(void **state)
     make_clone();
     pool_fail_release(EHOSTUNREACH);
     assert_int_equal(cg_space_remove(pool.space, &c, 0, &err), -EHOSTUNREACH);
+    expect_remains();
     create_elsewhere(pool.space);
     assert_string_not_equal(pool_held(), "");
     pool_fail_release(0);

@@ -168,7 +168,11 @@ static void test_names(void **state)
     assert_int_equal(cg_space_remove(pool.space, &other, 0, &err), -ENOENT);
     /* Renamed while it's open, into another project. */
     image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+    char project[128];
+    snprintf(project, sizeof project, "%s/p", pool.dir);
+    assert_int_equal(access(project, F_OK), 0);
     assert_int_equal(cg_space_rename(pool.space, &v, &w, &err), 0);
+    assert_int_equal(access(project, F_OK), -1); /* nothing is left in it */
     pool_write(image, "moved", 5, 100);
     assert_int_equal(cg_space_rename(pool.space, &v, &w, &err), -ENOENT);
     pool_create(pool.space, "volumes/p/v", MIB);
