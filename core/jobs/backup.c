@@ -299,8 +299,8 @@ static int plan(struct backup *b, const struct cg_backup_source *source,
 
 static int start_workers(struct backup *b, struct cg_error *err)
 {
-    /* One more than processors, so that one may wait for the source. */
-    b->threads = (unsigned)cg_min(cg_processors() + 1, cg_max(b->plan.count, b->audit.count));
+    /* More than processors, so that some may wait for the source, which may be far away. */
+    b->threads = (unsigned)cg_min(cg_processors() + 4, cg_max(b->plan.count, b->audit.count));
     b->workers = calloc(b->threads + 1, sizeof *b->workers);
     if (!b->workers)
         return cg_error_set(err, ENOMEM, "start a backup");
