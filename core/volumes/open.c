@@ -124,6 +124,11 @@ int cg_volume_open_layers(int dirfd, const struct cg_layers *layers, bool sealed
         if (r == 0)
             r = lock_layer(open[i], top, err);
     }
+    if (r == -EMFILE)
+        cg_error_say(err, EMFILE,
+                     "too many open files: %zu layers take two each; raise the limit (ulimit -n), "
+                     "and import the volume into a new one, which has one layer",
+                     layers->count);
     if (r == 0 && cg_layer_size(open[layers->count - 1]) != layers->size)
         r = cg_error_say(err, EIO, "volume.json is damaged: its size is not that of layer %s",
                          layers->uuid[layers->count - 1]);

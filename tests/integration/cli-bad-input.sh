@@ -93,6 +93,15 @@ head -c 1K /dev/zero >kib.raw
 must_fail 1 "run directory .*/shared can be written by others: chmod 700 .*/shared" env COWGATE_RUN="$COWGATE_RUN/shared" \
     cowgate --quiet import ./kib.raw volumes/acme/new
 
+# More layers than files may be open.
+cowgate create volumes/acme/deep --size 1M
+for i in {2..40}; do cowgate resize volumes/acme/deep ${i}M; done
+few() { (ulimit -n 64; exec cowgate "$@"); }
+must_fail 1 '40 layers take two each; raise the limit' few export volumes/acme/deep ./deep.raw
+cowgate --quiet import volumes/acme/deep volumes/acme/shallow
+few --quiet export volumes/acme/shallow ./shallow.raw
+for v in deep shallow; do cowgate delete volumes/acme/$v; done
+
 # A backup of what isn't there says that, and nothing of its own snapshots.
 must_fail 1 'there is no volume volumes/acme/ghost$' cowgate backup volumes/acme/ghost
 
