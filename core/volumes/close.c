@@ -37,12 +37,6 @@ static void release(struct cg_volume *v)
     pthread_mutex_destroy(&v->change);
 }
 
-void cg_volume_free(struct cg_volume *v)
-{
-    release(v);
-    free(v);
-}
-
 /* Gives back a reference; true if it was the last: then leave follows. */
 static bool let_go(struct cg_volume *v)
 {
@@ -103,7 +97,17 @@ static void forget(struct cg_volume *v)
             break;
         }
     }
+    for (struct cg_volume *other = v->space->open; v->lock_fd >= 0 && other; other = other->next)
+        if (other->dev == v->dev && other->inode == v->inode && !*other->snapshot)
+            other->overtaken = other->loading;
     pthread_cond_broadcast(&v->space->settled);
+}
+
+void cg_volume_free(struct cg_volume *v)
+{
+    release(v);
+    forget(v);
+    free(v);
 }
 
 /* The long part of ending, while the volume can still be opened and asked: a client that comes back

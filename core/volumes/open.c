@@ -323,7 +323,7 @@ static struct cg_volume *find_same_locked(struct cg_volume *v)
             return writer;
     }
     for (struct cg_volume *other = v->space->open; other; other = other->next) {
-        if (other->ending || other->dev != v->dev || other->inode != v->inode ||
+        if (other->loading || other->ending || other->dev != v->dev || other->inode != v->inode ||
             !*other->snapshot != !*v->snapshot)
             continue;
         struct cg_chain *head = cg_volume_head(other);
@@ -337,17 +337,31 @@ static struct cg_volume *find_same_locked(struct cg_volume *v)
     return NULL;
 }
 
-/* Puts v among the open ones, or gives back what is there already. */
+/* Puts v among those of its space, before it's known which layers it has. */
+static void enlist(struct cg_volume *v)
+{
+    CG_LOCK(&v->space->lock);
+    v->loading = true;
+    v->next = v->space->open;
+    v->space->open = v;
+}
+
+/* Lets others share v, or gives back what can be shared already.  NULL: what v shows may not be the
+ * volume any more. */
 static struct cg_volume *publish(struct cg_volume *v)
 {
+    struct cg_volume *other = NULL;
+
     pthread_mutex_lock(&v->space->lock);
-    struct cg_volume *other = find_same_locked(v);
-    if (!other) {
-        v->next = v->space->open;
-        v->space->open = v;
-    }
+    if (!*v->snapshot)
+        wait_settled_locked(v->space, v->dev, v->inode);
+    if (!v->overtaken)
+        other = find_same_locked(v);
+    bool good = !other && !v->overtaken;
+    if (good)
+        v->loading = false;
     pthread_mutex_unlock(&v->space->lock);
-    if (!other)
+    if (good)
         return v;
     cg_volume_free(v);
     return other;
@@ -421,10 +435,8 @@ static int follow(struct cg_volume *v, const struct found *f, struct cg_error *e
 static int open_new(struct cg_volume *v, struct cg_error *err)
 {
     struct found f = { .parent_fd = -1 };
-    int r = learn_dir(v, err);
+    int r = load(v, &f, err);
 
-    if (r == 0)
-        r = load(v, &f, err);
     if (r < 0)
         return r;
     r = follow(v, &f, err);
@@ -434,7 +446,8 @@ static int open_new(struct cg_volume *v, struct cg_error *err)
     return r;
 }
 
-/* 1: somebody wrote the volume between its opening and the lock. */
+#define OVERTAKEN 1 /* somebody wrote the volume while it was being opened */
+
 static int open_once(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
                      struct cg_volume **ret_volume, struct cg_error *err)
 {
@@ -452,19 +465,25 @@ static int open_once(struct cg_volumes *space, const struct cg_name *name, unsig
             return cg_error_set(err, ENOMEM, "open a volume");
         v->dirfd = dirfd;
         dirfd = -1;
-        r = open_new(v, err);
+        r = learn_dir(v, err);
+        if (r == 0) {
+            enlist(v);
+            r = open_new(v, err);
+        }
         if (r < 0) {
             cg_error_prefix(err, r, "open %s", v->label);
             cg_volume_free(v);
             return r;
         }
         v = publish(v);
+        if (!v)
+            return OVERTAKEN;
     }
     if ((flags & CG_OPEN_EXCLUSIVE) && (flags & CG_OPEN_WRITE) && !*name->snapshot)
         r = cg_volume_begin(v, err);
     if (r < 0) {
         cg_volume_unref(v);
-        return r == -ESTALE ? 1 : r;
+        return r == -ESTALE ? OVERTAKEN : r;
     }
     *ret_volume = v;
     return 0;
@@ -474,11 +493,13 @@ int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigne
                    struct cg_volume **ret_volume, struct cg_error *err)
 {
     for (unsigned attempt = 0;; attempt++) {
+        char text[CG_NAME_MAX];
         int r = open_once(space, name, flags, ret_volume, err);
-        if (r <= 0)
+        if (r != OVERTAKEN)
             return r;
         if (!cg_writer_wait(attempt))
-            return -ESTALE;
+            return cg_error_say(err, EBUSY, "others keep writing %s",
+                                cg_name_text(name, true, text));
     }
 }
 

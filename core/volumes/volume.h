@@ -20,7 +20,9 @@
 struct cg_volume {
     struct cg_volumes *space;
     struct cg_volume *next;  /* guarded by space->lock */
-    unsigned refs;           /* guarded by space->lock, as are the next three */
+    unsigned refs;           /* guarded by space->lock, as are the next five */
+    bool loading;            /* its opening isn't done: nobody but who opens it looks at it */
+    bool overtaken;          /* meanwhile a writer of this process has ended: load it again */
     unsigned beginning;      /* threads that are making it the writer */
     unsigned leaving;        /* threads that gave the last reference back and may have to end it */
     bool ending;             /* nobody gets a reference any more; still locked */
@@ -62,7 +64,7 @@ int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigne
 /* Gives a reference back; the last one flushes, if this was the writer, and closes. */
 void cg_volume_unref(struct cg_volume *volume);
 
-/* Frees one that nobody else has seen. */
+/* Frees one that nobody else has seen, also if it is among those of its space. */
 void cg_volume_free(struct cg_volume *volume);
 
 /* The open volume if this process writes it, with a reference; else NULL. */

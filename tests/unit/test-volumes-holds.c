@@ -241,12 +241,34 @@ static void test_parent_resized(void **state)
     cg_image_unref(pool_open(pool.space, C, CG_OPEN_READ));
 }
 
+static void write_c_once(void)
+{
+    pool_before_opens(NULL);
+    write_c(pool.space);
+}
+
+/* A writer of this process comes and ends while another handle is being opened: that one takes
+ * writes all the same. */
+static void test_overtaken_within_process(void **state)
+{
+    struct cg_image *image;
+
+    (void)state;
+    make_clone();
+    pool_before_opens(write_c_once);
+    image = pool_open(pool.space, C, CG_OPEN_WRITE);
+    put(image, 'W', 512, 8192);
+    cg_image_unref(image);
+    expect_clone();
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, faults_setup, faults_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_flatten_killed),        TEST(test_remove_killed),  TEST(test_remove_unreachable),
-        TEST(test_flatten_beside_reader), TEST(test_parent_resized),
+        TEST(test_flatten_killed),     TEST(test_remove_killed),
+        TEST(test_remove_unreachable), TEST(test_flatten_beside_reader),
+        TEST(test_parent_resized),     TEST(test_overtaken_within_process),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

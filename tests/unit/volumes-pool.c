@@ -20,7 +20,7 @@ static const uint8_t *parent_bytes;
 static uint64_t parent_length;
 static char *held; /* CG_UUID_LEN + 1 bytes that child processes share */
 static int hold_errnum, release_errnum;
-static void (*step)(void);
+static void (*step)(void), (*before_open)(void);
 
 struct memory {
     int unused;
@@ -64,6 +64,8 @@ static int parents_open(void *opaque, const char *ref, const char *identity,
                         struct cg_image **ret_image, struct cg_error *err)
 {
     (void)opaque;
+    if (before_open)
+        before_open();
     if (strcmp(ref, POOL_PARENT) != 0 || strcmp(identity, "1") != 0)
         return cg_error_say(err, ESTALE, "%s has changed", ref);
     *ret_image = cg_image_new(&memory_ops, malloc(sizeof(struct memory)), true);
@@ -115,6 +117,11 @@ void pool_fail_hold(int errnum)
 void pool_fail_release(int errnum)
 {
     release_errnum = errnum;
+}
+
+void pool_before_opens(void (*fn)(void))
+{
+    before_open = fn;
 }
 
 void pool_before_holds(void (*fn)(void))

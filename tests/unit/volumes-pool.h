@@ -36,6 +36,8 @@ void pool_fail_hold(int errnum);
 void pool_fail_release(int errnum);
 /* This is called before each hold and release; NULL: nothing. */
 void pool_before_holds(void (*fn)(void));
+/* The same for each time the parent is opened, between the layers of a clone and the clone. */
+void pool_before_opens(void (*fn)(void));
 #define POOL_PARENT "backups/p/v/20260101T000000Z"
 
 struct cg_name pool_name(const char *text);
