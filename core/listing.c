@@ -127,13 +127,14 @@ static int list_below(struct cg_gateway *g, const char *text, bool drafts, cg_en
 static int list_spaces(struct cg_gateway *g, bool drafts, cg_entry_fn *fn, void *opaque,
                        struct cg_error *err)
 {
+    static const enum cg_name_space sorted[] = { CG_NAME_BACKUPS, CG_NAME_RBD, CG_NAME_VOLUMES };
     int result = 0;
 
-    for (unsigned i = CG_NAME_VOLUMES; i <= CG_NAME_RBD; i++) {
+    for (size_t i = 0; i < sizeof sorted / sizeof *sorted; i++) {
         struct cg_error why;
-        if (!cg_gateway_has(g, (enum cg_name_space)i))
+        if (!cg_gateway_has(g, sorted[i]))
             continue;
-        int r = list_below(g, cg_name_space_text((enum cg_name_space)i), drafts, fn, opaque, &why);
+        int r = list_below(g, cg_name_space_text(sorted[i]), drafts, fn, opaque, &why);
         if (r > 0)
             return r;
         if (r < 0 && result == 0)

@@ -138,7 +138,7 @@ must_fail 1 'there is no rbd/rbd/moved@one' cowgate delete rbd/rbd/moved@one
 must_fail 1 'moved has snapshots: delete them first, or all at once with --snapshots' cowgate delete rbd/rbd/moved
 cowgate delete --snapshots rbd/rbd/moved
 must_fail 1 'there is no rbd/rbd/moved' cowgate delete rbd/rbd/moved
-cowgate snapshot rbd/rbd/old@cowgate-20261122T000000Z
+cowgate snapshot rbd/rbd/old@cowgate-0123abcd-0123456789abcdef
 must_fail 1 'has snapshots' cowgate delete rbd/rbd/old
 cowgate delete rbd/rbd/old@alone
 cowgate delete rbd/rbd/old # those that backups made don't keep it
