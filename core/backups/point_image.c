@@ -25,18 +25,6 @@ struct point_image {
     _Atomic uint64_t next;
 };
 
-static int fetch_into(struct point_image *p, const struct cg_ref *ref, void *buf,
-                      struct cg_error *err)
-{
-    struct cg_codec *codec = cg_repository_codec(p->repo);
-
-    if (!codec)
-        return cg_error_set(err, ENOMEM, "read a chunk");
-    int r = cg_project_fetch(p->project, CG_OBJECT_CHUNK, ref, codec, buf, err);
-    cg_repository_codec_done(p->repo, codec);
-    return r;
-}
-
 /* Reads len bytes at off of one chunk. */
 static int read_chunk(struct point_image *p, uint64_t chunk, void *buf, size_t len, uint32_t off,
                       struct cg_error *err)
@@ -51,9 +39,6 @@ static int read_chunk(struct point_image *p, uint64_t chunk, void *buf, size_t l
         memset(buf, 0, len);
         return 0;
     }
-    /* Who takes a chunk whole won't come again for the rest of it. */
-    if (len == ref.len && !cg_cache_has(cg_repository_cache(p->repo), &ref))
-        return fetch_into(p, &ref, buf, err);
     r = cg_project_cached(p->project, CG_OBJECT_CHUNK, &ref, &entry, err);
     if (r < 0)
         return r;
@@ -79,13 +64,15 @@ static int point_pread(void *self, void *buf, size_t len, uint64_t off, struct c
 {
     struct point_image *p = self;
     uint8_t *to = buf;
+    uint64_t first = off / CG_CHUNK_SIZE, last = (off + len - 1) / CG_CHUNK_SIZE;
 
     uint64_t expected = atomic_exchange(&p->next, off + len);
     uint64_t distance = off > expected ? off - expected : expected - off;
-    /* Not for who takes chunks whole: several do that at once, so that what is read ahead for one
-     * would be decoded a second time by another. */
+    read_ahead(p, first + 1, last - first); /* what this request needs: not one after the other */
+    /* Not for who takes chunks whole: several do that at once, and what is read ahead for one may
+     * have left the cache before its turn. */
     if (distance <= NEAR && len < CG_CHUNK_SIZE)
-        read_ahead(p, (off + len - 1) / CG_CHUNK_SIZE + 1, AHEAD);
+        read_ahead(p, last + 1, AHEAD);
     while (len > 0) {
         uint32_t in = (uint32_t)(off % CG_CHUNK_SIZE);
         size_t n = (size_t)cg_min(len, CG_CHUNK_SIZE - in);
