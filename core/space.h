@@ -22,7 +22,8 @@
 struct cg_space;
 
 enum {
-    CG_OPEN_READ = 0,      /* as of now: later writes of other processes don't show */
+    CG_OPEN_READ = 0,      /* as of now, or of when this process opened it, if it's still open:
+                              later writes of other processes don't show */
     CG_OPEN_WRITE = 1,     /* may write: the lock is taken at the first write */
     CG_OPEN_EXCLUSIVE = 2, /* with WRITE: the lock is taken now; -EBUSY names the holder */
 };
@@ -73,7 +74,9 @@ struct cg_space_ops {
      * order.  With prefix->draft drafts are told too. */
     int (*list)(void *self, const struct cg_name *prefix, cg_entry_fn *fn, void *opaque,
                 struct cg_error *err);
-    /* Opens an image.  Opening what is open in this process shares it. */
+    /* Opens an image.  Opening what is open in this process shares it, so that all handles show
+     * the same.  -EBUSY, for writing: another process wrote it, and an earlier moment is still
+     * being read here. */
     int (*open)(void *self, const struct cg_name *name, unsigned flags, struct cg_image **ret_image,
                 struct cg_error *err);
     /* Replaces what stands for something else ("latest") by what it means now.  NULL: nothing

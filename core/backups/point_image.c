@@ -25,37 +25,20 @@ struct point_image {
     _Atomic uint64_t next;
 };
 
-static int fetch_into(struct cg_project *project, const struct cg_ref *ref, void *buf,
-                      struct cg_error *err)
-{
-    struct cg_repository *repo = cg_project_repository(project);
-    struct cg_codec *codec = cg_repository_codec(repo);
-
-    if (!codec)
-        return cg_error_set(err, ENOMEM, "read a chunk");
-    int r = cg_project_fetch(project, CG_OBJECT_CHUNK, ref, codec, buf, err);
-    cg_repository_codec_done(repo, codec);
-    return r;
-}
-
 int cg_project_read(struct cg_project *project, const struct cg_ref *ref, void *buf, size_t len,
                     uint32_t off, struct cg_error *err)
 {
-    struct cg_cache *cache = cg_repository_cache(cg_project_repository(project));
     struct cg_cached *entry;
 
     if (cg_ref_is_zero(ref)) {
         memset(buf, 0, len);
         return 0;
     }
-    /* Who takes a chunk whole won't come again for the rest of it. */
-    if (len == ref->len && !cg_cache_has(cache, ref))
-        return fetch_into(project, ref, buf, err);
     int r = cg_project_cached(project, CG_OBJECT_CHUNK, ref, &entry, err);
     if (r < 0)
         return r;
     memcpy(buf, cg_cached_data(entry) + off, len);
-    cg_cache_release(cache, entry);
+    cg_cache_release(cg_repository_cache(cg_project_repository(project)), entry);
     return 0;
 }
 
@@ -86,13 +69,15 @@ static int point_pread(void *self, void *buf, size_t len, uint64_t off, struct c
 {
     struct point_image *p = self;
     uint8_t *to = buf;
+    uint64_t first = off / CG_CHUNK_SIZE, last = (off + len - 1) / CG_CHUNK_SIZE;
 
     uint64_t expected = atomic_exchange(&p->next, off + len);
     uint64_t distance = off > expected ? off - expected : expected - off;
-    /* Not for who takes chunks whole: several do that at once, so that what is read ahead for one
-     * would be decoded a second time by another. */
+    read_ahead(p, first + 1, last - first); /* what this request needs: not one after the other */
+    /* Not for who takes chunks whole: several do that at once, and what is read ahead for one may
+     * have left the cache before its turn. */
     if (distance <= NEAR && len < CG_CHUNK_SIZE)
-        read_ahead(p, (off + len - 1) / CG_CHUNK_SIZE + 1, AHEAD);
+        read_ahead(p, last + 1, AHEAD);
     while (len > 0) {
         uint32_t in = (uint32_t)(off % CG_CHUNK_SIZE);
         size_t n = (size_t)cg_min(len, CG_CHUNK_SIZE - in);

@@ -51,8 +51,7 @@ int cg_project_fetch(struct cg_project *project, enum cg_object_kind kind, const
 int cg_project_cached(struct cg_project *project, enum cg_object_kind kind,
                       const struct cg_ref *ref, struct cg_cached **ret_entry, struct cg_error *err);
 
-/* Reads len bytes at off of a chunk (zeros if ref is a zero one), through the cache unless it is
- * taken whole. */
+/* Reads len bytes at off of a chunk (zeros if ref is a zero one), through the cache. */
 int cg_project_read(struct cg_project *project, const struct cg_ref *ref, void *buf, size_t len,
                     uint32_t off, struct cg_error *err);
 

@@ -3,6 +3,9 @@
  * Whoever reads takes a shared lock on each layer's map.  The top layer's is held exclusively by a
  * writer: then the writer is asked to seal what it has, and that is read.  volume.json is read
  * again after the locks are there; if it changed meanwhile, all starts again.
+ *
+ * A process has one open volume of a head at a time, so that all its handles show the same moment:
+ * a face keeps one page cache for all of them, or lets a client spread its reads over several.
  */
 #include "config.h"
 
@@ -20,12 +23,22 @@
 #include "core/volumes/change.h"
 #include "core/volumes/volume.h"
 
+/* How often to look whether somebody who reads an earlier moment here is closing: for a second. */
+#define EARLIER_ATTEMPTS 25
+
+/* Of one attempt to open; both are worth another. */
+enum {
+    OVERTAKEN = 1, /* somebody wrote the volume while it was being opened */
+    EARLIER,       /* a handle of this process shows it as it was before another process wrote it */
+};
+
 /* What load finds out. */
 struct found {
     struct cg_volume_json json;
     struct cg_layers layers;
     struct cg_layer **open;
     int parent_fd; /* the lock that its parent is kept by; -1 for none */
+    bool asked;    /* the layers are what another process, which writes, sealed for us */
 };
 
 static void found_clear(struct found *f)
@@ -173,6 +186,7 @@ static int load_once(struct cg_volume *v, struct found *f, struct cg_error *err)
     CG_CLEANUP(cg_free) char *before = NULL;
     CG_CLEANUP(cg_free) char *after = NULL;
     bool sealed = *v->snapshot;
+    f->asked = false;
     int r = cg_volume_json_read(v->dirfd, &f->json, &before, err);
 
     if (r < 0 || (r = choose(v, &f->json, &f->layers, err)) < 0)
@@ -181,7 +195,7 @@ static int load_once(struct cg_volume *v, struct found *f, struct cg_error *err)
         return r;
     r = cg_volume_open_layers(v->dirfd, &f->layers, sealed, &f->open, err);
     if (r == -EWOULDBLOCK) {
-        sealed = true;
+        sealed = f->asked = true;
         cg_layers_clear(&f->layers);
         r = cg_change_ask_seal(v->dirfd, &f->layers, err);
         if (r == -ECONNRESET)
@@ -205,7 +219,7 @@ static int load_once(struct cg_volume *v, struct found *f, struct cg_error *err)
         return same ? missing : 1;
     /* What the writer sealed for us is still the lowest of the head (a flatten puts a layer below
      * and takes the parent away). */
-    bool good = sealed && !*v->snapshot ? cg_layers_begin_with(&f->json.head, &f->layers) : same;
+    bool good = f->asked ? cg_layers_begin_with(&f->json.head, &f->layers) : same;
     return good ? 0 : 1;
 }
 
@@ -258,7 +272,7 @@ static int learn_dir(struct cg_volume *v, struct cg_error *err)
 
 static bool is_of(const struct cg_volume *v, uint64_t dev, uint64_t inode)
 {
-    return v->dev == dev && v->inode == inode && !*v->snapshot;
+    return v->dev == dev && v->inode == inode && !*v->snapshot && !v->loading;
 }
 
 /* Waits until no open volume of this directory is about to become the writer, or to stop being. */
@@ -274,67 +288,86 @@ static void wait_settled_locked(struct cg_volumes *space, uint64_t dev, uint64_t
     }
 }
 
-static struct cg_volume *find_writer_locked(struct cg_volumes *space, uint64_t dev, uint64_t inode)
+/* The open volume of a head, if there is one; no new reference. */
+static struct cg_volume *find_head_locked(struct cg_volumes *space, uint64_t dev, uint64_t inode)
 {
     wait_settled_locked(space, dev, inode);
-    for (struct cg_volume *v = space->open; v; v = v->next) {
-        if (is_of(v, dev, inode) && atomic_load(&v->writing)) {
-            v->refs++;
-            return v;
-        }
-    }
-    return NULL;
+    struct cg_volume *v = space->open;
+    while (v && !is_of(v, dev, inode))
+        v = v->next;
+    return v;
 }
 
-struct cg_volume *cg_volume_find_writer(struct cg_volumes *space, int dirfd)
+static struct cg_volume *find_head(struct cg_volumes *space, int dirfd, bool writer)
 {
     struct stat st;
 
     if (fstat(dirfd, &st) < 0)
         return NULL;
     CG_LOCK(&space->lock);
-    return find_writer_locked(space, st.st_dev, st.st_ino);
+    struct cg_volume *v = find_head_locked(space, st.st_dev, st.st_ino);
+    if (!v || (writer && !atomic_load(&v->writing)))
+        return NULL;
+    v->refs++;
+    return v;
+}
+
+struct cg_volume *cg_volume_find_writer(struct cg_volumes *space, int dirfd)
+{
+    return find_head(space, dirfd, true);
+}
+
+static bool same_layer(struct cg_chain *a, size_t i, struct cg_chain *b, size_t j)
+{
+    return strcmp(cg_layer_uuid(cg_chain_layer(a, i)), cg_layer_uuid(cg_chain_layer(b, j))) == 0;
+}
+
+/* Where the layers of before begin in now: others may have come below, in the parent's place
+ * (flatten). */
+static size_t place_of(struct cg_chain *before, struct cg_chain *now)
+{
+    size_t at = 0;
+
+    if (cg_chain_parent(before) && !cg_chain_parent(now))
+        while (at < cg_chain_count(now) && !same_layer(before, 0, now, at))
+            at++;
+    return at;
 }
 
 /* The one shows what the other does: the same layers, and what one has above them is empty (a
  * snapshot was made in between). */
-static bool shows_same(struct cg_chain *a, struct cg_chain *b)
+static bool chains_same(struct cg_chain *before, struct cg_chain *now)
 {
-    size_t na = cg_chain_count(a), nb = cg_chain_count(b);
-    struct cg_chain *longer = na > nb ? a : b;
-    bool empty = cg_chain_size(a) == cg_chain_size(b);
+    size_t at = place_of(before, now), i = 0;
+    size_t nb = cg_chain_count(before), nn = cg_chain_count(now) - at;
+    bool same = nn > 0 && cg_chain_size(before) == cg_chain_size(now);
 
-    for (size_t i = 0; empty && i < na && i < nb; i++)
-        empty =
-            strcmp(cg_layer_uuid(cg_chain_layer(a, i)), cg_layer_uuid(cg_chain_layer(b, i))) == 0;
-    for (size_t i = na < nb ? na : nb; empty && i < cg_chain_count(longer); i++)
-        if (cg_layer_is_empty(cg_chain_layer(longer, i), &empty, NULL) < 0)
+    for (; same && i < nb && i < nn; i++)
+        same = same_layer(before, i, now, at + i);
+    for (; same && (i < nb || i < nn); i++) {
+        struct cg_layer *layer = i < nb ? cg_chain_layer(before, i) : cg_chain_layer(now, at + i);
+        if (cg_layer_is_empty(layer, &same, NULL) < 0)
             return false;
-    return empty;
+    }
+    return same;
 }
 
-/* Another handle's volume that shows the same: the writer of a head, or what reads the same
- * layers. */
-static struct cg_volume *find_same_locked(struct cg_volume *v)
+/* now isn't among the open ones yet. */
+static bool shows_same(struct cg_volume *before, struct cg_volume *now)
 {
-    if (!*v->snapshot) {
-        struct cg_volume *writer = find_writer_locked(v->space, v->dev, v->inode);
-        if (writer)
-            return writer;
-    }
-    for (struct cg_volume *other = v->space->open; other; other = other->next) {
-        if (other->loading || other->ending || other->dev != v->dev || other->inode != v->inode ||
-            !*other->snapshot != !*v->snapshot)
-            continue;
-        struct cg_chain *head = cg_volume_head(other);
-        bool same = shows_same(head, v->head);
-        cg_chain_unref(head);
-        if (same) {
-            other->refs++;
-            return other;
-        }
-    }
-    return NULL;
+    CG_CLEANUP(cg_chain_cleanup) struct cg_chain *head = cg_volume_head(before);
+
+    return chains_same(head, now->head);
+}
+
+static struct cg_volume *find_snapshot_locked(struct cg_volume *v)
+{
+    struct cg_volume *other = v->space->open;
+
+    while (other && (other->loading || other->ending || other->dev != v->dev ||
+                     other->inode != v->inode || !*other->snapshot || !shows_same(other, v)))
+        other = other->next;
+    return other;
 }
 
 /* Puts v among those of its space, before it's known which layers it has. */
@@ -346,25 +379,29 @@ static void enlist(struct cg_volume *v)
     v->space->open = v;
 }
 
-/* Lets others share v, or gives back what can be shared already.  NULL: what v shows may not be the
- * volume any more. */
-static struct cg_volume *publish(struct cg_volume *v)
+/* Lets others share v, or gives back what can be shared already; current: only if that shows no
+ * less than v does.  OVERTAKEN, EARLIER: neither.  v is freed if it isn't what is given back. */
+static int publish(struct cg_volume *v, bool current, struct cg_volume **ret_volume)
 {
-    struct cg_volume *other = NULL;
+    struct cg_volume *other;
+    int r = 0;
 
     pthread_mutex_lock(&v->space->lock);
-    if (!*v->snapshot)
-        wait_settled_locked(v->space, v->dev, v->inode);
-    if (!v->overtaken)
-        other = find_same_locked(v);
-    bool good = !other && !v->overtaken;
-    if (good)
+    other = *v->snapshot ? find_snapshot_locked(v) : find_head_locked(v->space, v->dev, v->inode);
+    if (v->overtaken)
+        r = OVERTAKEN;
+    else if (other && current && !atomic_load(&other->writing) && !shows_same(other, v))
+        r = EARLIER;
+    else if (other)
+        other->refs++;
+    else
         v->loading = false;
     pthread_mutex_unlock(&v->space->lock);
-    if (good)
-        return v;
-    cg_volume_free(v);
-    return other;
+    if (r == 0)
+        *ret_volume = other ? other : v;
+    if (r != 0 || other)
+        cg_volume_free(v);
+    return r;
 }
 
 static int make_chain(struct cg_volume *v, struct found *f, struct cg_error *err)
@@ -432,13 +469,23 @@ static int follow(struct cg_volume *v, const struct found *f, struct cg_error *e
     }
 }
 
-static int open_new(struct cg_volume *v, struct cg_error *err)
+/* Somebody who writes and isn't about to end. */
+static bool stays(int dirfd)
+{
+    struct cg_writer writer;
+
+    return cg_writer_read(dirfd, &writer, NULL) == 0 && writer.pid != 0 && !writer.brief;
+}
+
+/* *ret_written: another process writes it. */
+static int load_new(struct cg_volume *v, bool *ret_written, struct cg_error *err)
 {
     struct found f = { .parent_fd = -1 };
     int r = load(v, &f, err);
 
     if (r < 0)
         return r;
+    *ret_written = f.asked && stays(v->dirfd);
     r = follow(v, &f, err);
     if (r == 0)
         r = make_chain(v, &f, err);
@@ -446,7 +493,30 @@ static int open_new(struct cg_volume *v, struct cg_error *err)
     return r;
 }
 
-#define OVERTAKEN 1 /* somebody wrote the volume while it was being opened */
+/* Who may write has to see the volume as it is, not as somebody here still does.  While another
+ * process writes, nobody here can, and all read the same. */
+static int open_new(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
+                    int *dirfd, struct cg_volume **ret_volume, struct cg_error *err)
+{
+    struct cg_volume *v = new_volume(space, name);
+    bool written;
+
+    if (!v)
+        return cg_error_set(err, ENOMEM, "open a volume");
+    v->dirfd = *dirfd;
+    *dirfd = -1;
+    int r = learn_dir(v, err);
+    if (r == 0) {
+        enlist(v);
+        r = load_new(v, &written, err);
+    }
+    if (r < 0) {
+        cg_error_prefix(err, r, "open %s", v->label);
+        cg_volume_free(v);
+        return r;
+    }
+    return publish(v, (flags & CG_OPEN_WRITE) && !*v->snapshot && !written, ret_volume);
+}
 
 static int open_once(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
                      struct cg_volume **ret_volume, struct cg_error *err)
@@ -458,27 +528,11 @@ static int open_once(struct cg_volumes *space, const struct cg_name *name, unsig
     if (r < 0)
         return r;
     if (!*name->snapshot)
-        v = cg_volume_find_writer(space, dirfd);
-    if (!v) {
-        v = new_volume(space, name);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "open a volume");
-        v->dirfd = dirfd;
-        dirfd = -1;
-        r = learn_dir(v, err);
-        if (r == 0) {
-            enlist(v);
-            r = open_new(v, err);
-        }
-        if (r < 0) {
-            cg_error_prefix(err, r, "open %s", v->label);
-            cg_volume_free(v);
-            return r;
-        }
-        v = publish(v);
-        if (!v)
-            return OVERTAKEN;
-    }
+        v = find_head(space, dirfd, flags & CG_OPEN_WRITE);
+    if (!v)
+        r = open_new(space, name, flags, &dirfd, &v, err);
+    if (r != 0)
+        return r;
     if ((flags & CG_OPEN_EXCLUSIVE) && (flags & CG_OPEN_WRITE) && !*name->snapshot)
         r = cg_volume_begin(v, err);
     if (r < 0) {
@@ -489,14 +543,26 @@ static int open_once(struct cg_volumes *space, const struct cg_name *name, unsig
     return 0;
 }
 
+static int earlier(const struct cg_name *name, struct cg_error *err)
+{
+    char text[CG_NAME_MAX];
+
+    return cg_error_say(err, EBUSY,
+                        "%s is still open here as it was before another process changed it: it can "
+                        "be opened for writing when all who read that have closed it",
+                        cg_name_text(name, true, text));
+}
+
 int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
                    struct cg_volume **ret_volume, struct cg_error *err)
 {
     for (unsigned attempt = 0;; attempt++) {
         char text[CG_NAME_MAX];
         int r = open_once(space, name, flags, ret_volume, err);
-        if (r != OVERTAKEN)
+        if (r <= 0)
             return r;
+        if (r == EARLIER && attempt >= EARLIER_ATTEMPTS)
+            return earlier(name, err);
         if (!cg_writer_wait(attempt))
             return cg_error_say(err, EBUSY, "others keep writing %s",
                                 cg_name_text(name, true, text));

@@ -57,7 +57,7 @@ struct cg_volume {
 int cg_volume_open_dir(struct cg_volumes *space, const struct cg_name *name, int *ret_fd,
                        struct cg_error *err);
 
-/* Opens a volume or snapshot for its images; flags: CG_OPEN_*. */
+/* Opens a volume or snapshot for its images, as cg_space_open does; flags: CG_OPEN_*. */
 int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
                    struct cg_volume **ret_volume, struct cg_error *err);
 

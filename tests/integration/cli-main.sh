@@ -52,7 +52,7 @@ done
 
 # A volume whose points are all deleted has none, and no latest.
 [ "$(cowgate --json list "$emptied")" = '[]' ] && [ -z "$(cowgate list "$emptied")" ] || fail "$(cowgate list "$emptied")"
-must_fail 1 'nothing of that name' cowgate list "$emptied/latest"
+must_fail 1 "there is no backups/odd/.*/latest" cowgate list "$emptied/latest"
 must_fail 1 'there is no backup of' cowgate list backups/odd/ghost
 
 # A space that can't be reached doesn't hide the other.

@@ -48,8 +48,41 @@ for n in 2 3 4 5; do
     exec 5<&-
     is_all $v/data $n
 done
+
+# Readers at the same time share the first's moment, whatever one of them makes the kernel read again,
+# a loop device too.
+exec 5<$v/data
+head -c 10000000 <&5 >first.raw
+write 6
+exec 6<$v/data
+head -c 20000000 <&6 >second.raw
+is_all second.raw 5
+loop_device -r $v/data
+write 7
+blockdev --flushbufs "$loop"
+cat "$loop" >loop.raw
+is_all loop.raw 5
+is_all $v/data 5
+cat <&5 >>first.raw
+cat <&6 >>second.raw
+is_all first.raw 5
+is_all second.raw 5
+[ "$(stat -c %s first.raw second.raw loop.raw | sort -u)" = $((32 << 20)) ] || fail "the readers didn't see all"
+exec 5<&- 6<&-
+is_all $v/data 5 # the loop device has it open
+must_fail 1 'busy' dd if=/dev/zero of=$v/data count=1 conv=notrunc
+
+# Also when the other writer has gone: here it's written only when nobody reads the earlier moment.
 stop_writer
 stop "$serve_pid"
+must_fail 1 'busy' dd if=/dev/zero of=$v/data count=1 conv=notrunc
+grep -q 'open volumes/acme/data: volumes/acme/data is still open here as it was before' fuse.log || fail "the log doesn't say why"
+cat "$loop" >loop.raw
+is_all loop.raw 5
+losetup -d "$loop" # lets go of the file in a moment
+printf '\007' >seven
+wait_for 10 cmp -n 1 $v/data seven
+is_all $v/data 7
 
 # When it's gone this mount may write, and the server then not.
 dd if=/dev/zero of=$v/data bs=1M count=32 conv=notrunc status=none

@@ -2,6 +2,7 @@ nbd_tests = \
 	tests/integration/image-device.sh \
 	tests/integration/nbd-io.sh \
 	tests/integration/nbd-kill.sh \
+	tests/integration/nbd-moment.sh \
 	tests/integration/nbd-names.sh
 TESTS += $(nbd_tests)
 EXTRA_DIST += $(nbd_tests) tests/integration/nbd-kill-client.py

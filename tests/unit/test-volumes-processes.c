@@ -201,9 +201,10 @@ static void test_snapshot_of_killed(void **state)
     cg_image_unref(image);
 }
 
+/* All handles of a process show one moment. */
 static void test_reader(void **state)
 {
-    struct cg_image *first, *second;
+    struct cg_image *first, *second, *other;
 
     (void)state;
     pool_create(pool.space, V, SIZE);
@@ -214,15 +215,81 @@ static void test_reader(void **state)
     order(&c, '2');
     expect_1(first); /* the moment it was opened */
     second = pool_open(pool.space, V, CG_OPEN_READ);
-    expect(second, 5, 5000, 2000);
+    expect_1(second); /* and the same */
+    cg_image_unref(first);
+    first = pool_open(pool.space, V, CG_OPEN_WRITE);
     expect_1(first);
+    struct cg_space *process = pool_second(&pool);
+    other = pool_open(process, V, CG_OPEN_READ);
+    expect(other, 5, 5000, 2000);
     order(&c, '1');
-    expect(second, 5, 5000, 2000);
-    cg_image_unref(second);
+    expect(other, 5, 5000, 2000);
+    cg_image_unref(other);
+    cg_space_free(process);
     order(&c, 'c'); /* an orderly end beside readers */
     expect_1(first);
+    expect_1(second);
     cg_image_unref(first);
+    cg_image_unref(second);
     end(&c, 0);
+}
+
+/* Beside a reader of an earlier moment nobody of its process gets to write what it doesn't show. */
+static void test_earlier_reader(void **state)
+{
+    struct cg_name v = pool_name(V);
+    struct cg_image *reader, *image;
+    struct cg_error err;
+
+    (void)state;
+    pool_create(pool.space, V, SIZE);
+    struct child c = start(writer);
+    order(&c, '1');
+    reader = pool_open(pool.space, V, CG_OPEN_READ);
+    order(&c, '2');
+    end(&c, 0);
+    assert_int_equal(cg_space_open(pool.space, &v, CG_OPEN_WRITE, &image, &err), -EBUSY);
+    assert_non_null(strstr(err.message, "still open here"));
+    assert_int_equal(cg_space_open(pool.space, &v, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &image, &err),
+                     -EBUSY);
+    image = pool_open(pool.space, V, CG_OPEN_READ);
+    expect_1(image);
+    cg_image_unref(image);
+    expect_1(reader);
+    cg_image_unref(reader);
+    image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    expect(image, 5, 5000, 2000);
+    put(image, 7, 512, 0);
+    cg_image_unref(image);
+}
+
+/* A snapshot and a flatten by others change nothing that a reader shows: who opens for writing
+ * shares with it, and then both see what is written. */
+static void test_same_moment(void **state)
+{
+    static uint8_t parent[SIZE];
+    struct cg_name v = pool_name(V);
+    struct cg_image *reader, *image;
+    struct cg_error err;
+
+    (void)state;
+    memset(parent, 9, sizeof parent);
+    pool_set_parent(parent, SIZE);
+    pool_clone(pool.space, POOL_PARENT, V);
+    reader = pool_open(pool.space, V, CG_OPEN_READ);
+    struct cg_space *process = pool_second(&pool);
+    pool_snapshot(process, V "@s");
+    image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    expect(image, 9, SIZE, 0);
+    cg_image_unref(image);
+    assert_int_equal(cg_space_flatten(process, &v, NULL, NULL, &err), 0);
+    cg_space_free(process);
+    image = pool_open(pool.space, V, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE);
+    put(image, 7, 512, 0);
+    expect(reader, 7, 512, 0);
+    expect(reader, 9, SIZE - 512, 512);
+    cg_image_unref(image);
+    cg_image_unref(reader);
 }
 
 /* A reader that came first doesn't stop a writer. */
@@ -394,9 +461,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, one_pool_setup, one_pool_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_killed), TEST(test_killed_elsewhere), TEST(test_snapshot_of_killed),
-        TEST(test_reader), TEST(test_reader_first),     TEST(test_second_writer),
-        TEST(test_stale),  TEST(test_changes),          TEST(test_asked_while_writing),
+        TEST(test_killed),         TEST(test_killed_elsewhere), TEST(test_snapshot_of_killed),
+        TEST(test_reader),         TEST(test_reader_first),     TEST(test_second_writer),
+        TEST(test_stale),          TEST(test_changes),          TEST(test_asked_while_writing),
+        TEST(test_earlier_reader), TEST(test_same_moment),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
