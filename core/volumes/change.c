@@ -514,7 +514,7 @@ static int attempt(struct cg_volumes *space, const struct cg_name *name, struct 
 
     if (r < 0)
         return r;
-    v = cg_volume_find_writer(space, dirfd);
+    v = cg_volume_find(space, dirfd, true);
     r = v ? 0 : cg_volume_open_brief(space, name, &v, err);
     if (r == 0) {
         r = perform(v, change, ret_sealed, err);

@@ -3,9 +3,6 @@
  * Whoever reads takes a shared lock on each layer's map.  The top layer's is held exclusively by a
  * writer: then the writer is asked to seal what it has, and that is read.  volume.json is read
  * again after the locks are there; if it changed meanwhile, all starts again.
- *
- * A process has one open volume of a head at a time, so that all its handles show the same moment:
- * a face keeps one page cache for all of them, or lets a client spread its reads over several.
  */
 #include "config.h"
 
@@ -25,12 +22,6 @@
 
 /* How often to look whether somebody who reads an earlier moment here is closing: for a second. */
 #define EARLIER_ATTEMPTS 25
-
-/* Of one attempt to open; both are worth another. */
-enum {
-    OVERTAKEN = 1, /* somebody wrote the volume while it was being opened */
-    EARLIER,       /* a handle of this process shows it as it was before another process wrote it */
-};
 
 /* What load finds out. */
 struct found {
@@ -270,140 +261,6 @@ static int learn_dir(struct cg_volume *v, struct cg_error *err)
     return 0;
 }
 
-static bool is_of(const struct cg_volume *v, uint64_t dev, uint64_t inode)
-{
-    return v->dev == dev && v->inode == inode && !*v->snapshot && !v->loading;
-}
-
-/* Waits until no open volume of this directory is about to become the writer, or to stop being. */
-static void wait_settled_locked(struct cg_volumes *space, uint64_t dev, uint64_t inode)
-{
-    for (struct cg_volume *v = space->open; v;) {
-        if (is_of(v, dev, inode) && (v->beginning || v->ending)) {
-            pthread_cond_wait(&space->settled, &space->lock);
-            v = space->open;
-        } else {
-            v = v->next;
-        }
-    }
-}
-
-/* The open volume of a head, if there is one; no new reference. */
-static struct cg_volume *find_head_locked(struct cg_volumes *space, uint64_t dev, uint64_t inode)
-{
-    wait_settled_locked(space, dev, inode);
-    struct cg_volume *v = space->open;
-    while (v && !is_of(v, dev, inode))
-        v = v->next;
-    return v;
-}
-
-static struct cg_volume *find_head(struct cg_volumes *space, int dirfd, bool writer)
-{
-    struct stat st;
-
-    if (fstat(dirfd, &st) < 0)
-        return NULL;
-    CG_LOCK(&space->lock);
-    struct cg_volume *v = find_head_locked(space, st.st_dev, st.st_ino);
-    if (!v || (writer && !atomic_load(&v->writing)))
-        return NULL;
-    v->refs++;
-    return v;
-}
-
-struct cg_volume *cg_volume_find_writer(struct cg_volumes *space, int dirfd)
-{
-    return find_head(space, dirfd, true);
-}
-
-static bool same_layer(struct cg_chain *a, size_t i, struct cg_chain *b, size_t j)
-{
-    return strcmp(cg_layer_uuid(cg_chain_layer(a, i)), cg_layer_uuid(cg_chain_layer(b, j))) == 0;
-}
-
-/* Where the layers of before begin in now: others may have come below, in the parent's place
- * (flatten). */
-static size_t place_of(struct cg_chain *before, struct cg_chain *now)
-{
-    size_t at = 0;
-
-    if (cg_chain_parent(before) && !cg_chain_parent(now))
-        while (at < cg_chain_count(now) && !same_layer(before, 0, now, at))
-            at++;
-    return at;
-}
-
-/* The one shows what the other does: the same layers, and what one has above them is empty (a
- * snapshot was made in between). */
-static bool chains_same(struct cg_chain *before, struct cg_chain *now)
-{
-    size_t at = place_of(before, now), i = 0;
-    size_t nb = cg_chain_count(before), nn = cg_chain_count(now) - at;
-    bool same = nn > 0 && cg_chain_size(before) == cg_chain_size(now);
-
-    for (; same && i < nb && i < nn; i++)
-        same = same_layer(before, i, now, at + i);
-    for (; same && (i < nb || i < nn); i++) {
-        struct cg_layer *layer = i < nb ? cg_chain_layer(before, i) : cg_chain_layer(now, at + i);
-        if (cg_layer_is_empty(layer, &same, NULL) < 0)
-            return false;
-    }
-    return same;
-}
-
-/* now isn't among the open ones yet. */
-static bool shows_same(struct cg_volume *before, struct cg_volume *now)
-{
-    CG_CLEANUP(cg_chain_cleanup) struct cg_chain *head = cg_volume_head(before);
-
-    return chains_same(head, now->head);
-}
-
-static struct cg_volume *find_snapshot_locked(struct cg_volume *v)
-{
-    struct cg_volume *other = v->space->open;
-
-    while (other && (other->loading || other->ending || other->dev != v->dev ||
-                     other->inode != v->inode || !*other->snapshot || !shows_same(other, v)))
-        other = other->next;
-    return other;
-}
-
-/* Puts v among those of its space, before it's known which layers it has. */
-static void enlist(struct cg_volume *v)
-{
-    CG_LOCK(&v->space->lock);
-    v->loading = true;
-    v->next = v->space->open;
-    v->space->open = v;
-}
-
-/* Lets others share v, or gives back what can be shared already; current: only if that shows no
- * less than v does.  OVERTAKEN, EARLIER: neither.  v is freed if it isn't what is given back. */
-static int publish(struct cg_volume *v, bool current, struct cg_volume **ret_volume)
-{
-    struct cg_volume *other;
-    int r = 0;
-
-    pthread_mutex_lock(&v->space->lock);
-    other = *v->snapshot ? find_snapshot_locked(v) : find_head_locked(v->space, v->dev, v->inode);
-    if (v->overtaken)
-        r = OVERTAKEN;
-    else if (other && current && !atomic_load(&other->writing) && !shows_same(other, v))
-        r = EARLIER;
-    else if (other)
-        other->refs++;
-    else
-        v->loading = false;
-    pthread_mutex_unlock(&v->space->lock);
-    if (r == 0)
-        *ret_volume = other ? other : v;
-    if (r != 0 || other)
-        cg_volume_free(v);
-    return r;
-}
-
 static int make_chain(struct cg_volume *v, struct found *f, struct cg_error *err)
 {
     struct cg_parent *parent = NULL;
@@ -507,7 +364,7 @@ static int open_new(struct cg_volumes *space, const struct cg_name *name, unsign
     *dirfd = -1;
     int r = learn_dir(v, err);
     if (r == 0) {
-        enlist(v);
+        cg_volume_enlist(v);
         r = load_new(v, &written, err);
     }
     if (r < 0) {
@@ -515,7 +372,7 @@ static int open_new(struct cg_volumes *space, const struct cg_name *name, unsign
         cg_volume_free(v);
         return r;
     }
-    return publish(v, (flags & CG_OPEN_WRITE) && !*v->snapshot && !written, ret_volume);
+    return cg_volume_publish(v, (flags & CG_OPEN_WRITE) && !*v->snapshot && !written, ret_volume);
 }
 
 static int open_once(struct cg_volumes *space, const struct cg_name *name, unsigned flags,
@@ -528,7 +385,7 @@ static int open_once(struct cg_volumes *space, const struct cg_name *name, unsig
     if (r < 0)
         return r;
     if (!*name->snapshot)
-        v = find_head(space, dirfd, flags & CG_OPEN_WRITE);
+        v = cg_volume_find(space, dirfd, flags & CG_OPEN_WRITE);
     if (!v)
         r = open_new(space, name, flags, &dirfd, &v, err);
     if (r != 0)
@@ -537,7 +394,7 @@ static int open_once(struct cg_volumes *space, const struct cg_name *name, unsig
         r = cg_volume_begin(v, err);
     if (r < 0) {
         cg_volume_unref(v);
-        return r == -ESTALE ? OVERTAKEN : r;
+        return r == -ESTALE ? CG_VOLUME_OVERTAKEN : r;
     }
     *ret_volume = v;
     return 0;
@@ -561,7 +418,7 @@ int cg_volume_open(struct cg_volumes *space, const struct cg_name *name, unsigne
         int r = open_once(space, name, flags, ret_volume, err);
         if (r <= 0)
             return r;
-        if (r == EARLIER && attempt >= EARLIER_ATTEMPTS)
+        if (r == CG_VOLUME_EARLIER && attempt >= EARLIER_ATTEMPTS)
             return earlier(name, err);
         if (!cg_writer_wait(attempt))
             return cg_error_say(err, EBUSY, "others keep writing %s",

@@ -67,8 +67,22 @@ void cg_volume_unref(struct cg_volume *volume);
 /* Frees one that nobody else has seen, also if it is among those of its space. */
 void cg_volume_free(struct cg_volume *volume);
 
-/* The open volume if this process writes it, with a reference; else NULL. */
-struct cg_volume *cg_volume_find_writer(struct cg_volumes *space, int dirfd);
+/* The open volume of a head, with a reference; NULL if there is none, or with `writer` if this
+ * process doesn't write it. */
+struct cg_volume *cg_volume_find(struct cg_volumes *space, int dirfd, bool writer);
+
+/* Puts one among those of its space, before it's known which layers it has. */
+void cg_volume_enlist(struct cg_volume *volume);
+
+/* Why an attempt to open has to be repeated. */
+enum {
+    CG_VOLUME_OVERTAKEN = 1, /* somebody wrote the volume while it was being opened */
+    CG_VOLUME_EARLIER,       /* a handle here shows it as it was before another process wrote it */
+};
+
+/* Lets others share an enlisted one, or gives back what can be shared already; current: only if
+ * that shows no less.  Else one of the above.  Frees the volume if it isn't what is given back. */
+int cg_volume_publish(struct cg_volume *volume, bool current, struct cg_volume **ret_volume);
 
 /* Opens a volume alone, for changing its structure in a moment, and takes the lock.  -EBUSY:
  * somebody writes it.  Given back by cg_volume_unref. */

@@ -98,7 +98,7 @@ static int flush(struct cg_volume *v, struct cg_error *err)
  * covers what was acknowledged there too. */
 static int flush_taken_over(struct cg_volume *v, struct cg_error *err)
 {
-    struct cg_volume *writer = cg_volume_find_writer(v->space, v->dirfd);
+    struct cg_volume *writer = cg_volume_find(v->space, v->dirfd, true);
 
     if (!writer)
         return 0;
