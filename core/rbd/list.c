@@ -248,6 +248,8 @@ static int tell_pool(void *opaque, const char *pool, struct cg_error *err)
     struct pools *p = opaque;
     struct cg_entry e = { .name = pool, .directory = true };
 
+    if (pool[0] == '.') /* .mgr and the like: Ceph's own, without images */
+        return 0;
     if (!cg_rbd_config_allows(&p->rbd->config, pool, NULL, NULL) || !is_ours(p->rbd, pool))
         return 0;
     return p->fn(p->opaque, &e, err);

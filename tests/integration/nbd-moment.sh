@@ -96,7 +96,7 @@ cleanup_fn stop "$earlier_pid"
 wait_for 30 test -e connected
 write 4
 stop_writer
-must_fail 1 'nbd' nbdinfo --size "$other"
+must_fail 1 'nbd' nbdinfo "$other"
 grep -q "is still open here as it was before" "$tmp/rw.log" || fail "the log doesn't say why"
 touch leave
 wait "$earlier_pid" || fail "the earlier reader saw an error"

@@ -80,16 +80,16 @@ served() {
 served beta '["rbd/other/ns/web"]'
 nbdinfo --size "$(uri sock rbd/other/ns/web)"
 for name in rbd/rbd/web rbd/rbd/web@s1 rbd/other/web rbd/unused/web rbd/other/ns/web/x; do
-    must_fail 1 "$name" nbdinfo --size "$(uri sock "$name")"
+    must_fail 1 "$name" nbdinfo "$(uri sock "$name")"
 done
 stop "$serve_pid"
 served acme '["rbd/rbd/web","rbd/rbd/web@s1","volumes/acme/other"]'
-must_fail 1 ns nbdinfo --size "$(uri sock rbd/other/ns/web)"
+must_fail 1 ns nbdinfo "$(uri sock rbd/other/ns/web)"
 stop "$serve_pid"
 configure '{}'
 start_serve sock --project acme
 nbdinfo --list --json "$(uri sock)" | jq -e '[.exports[]["export-name"]] == ["volumes/acme/other"]'
-must_fail 1 web nbdinfo --size "$(uri sock rbd/rbd/web)"
+must_fail 1 web nbdinfo "$(uri sock rbd/rbd/web)"
 stop "$serve_pid"
 
 # An image without the features that Ceph gives it by default works, without a lock.

@@ -90,7 +90,7 @@ start_psk() {
 }
 start_psk
 [ "$(nbdinfo --size "nbds+unix://alice@/volumes/acme/web?socket=$tmp/tls&tls-psk-file=$tmp/keys")" = 3145728 ]
-must_fail 1 'TLS|tls' nbdinfo --size "$(uri "$tmp/tls" volumes/acme/web)"
+must_fail 1 'TLS|tls' nbdinfo "$(uri "$tmp/tls" volumes/acme/web)"
 stop "$serve_pid"
 
 # Certificates.
