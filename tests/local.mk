@@ -2,7 +2,7 @@
 # ./run, which sets the paths to what was built.
 TEST_EXTENSIONS = .sh
 LOG_COMPILER = ./run
-SH_LOG_COMPILER = ./run timeout --kill-after=20 300 bash
+SH_LOG_COMPILER = ./run timeout --kill-after=20 900 bash
 AM_TESTS_ENVIRONMENT = RUN_VALGRIND='$(RUN_VALGRIND)'; export RUN_VALGRIND;
 
 unit_tests =
