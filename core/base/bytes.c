@@ -30,6 +30,18 @@ bool cg_is_zero(const void *buf, size_t len)
     return len == 0 || isal_zero_detect((void *)buf, len) == 0;
 }
 
+size_t cg_zero_run(const void *buf, size_t len, size_t grain, bool *ret_zeros)
+{
+    const uint8_t *p = buf;
+    size_t n = (size_t)cg_min(len, grain);
+    bool zeros = cg_is_zero(p, n);
+
+    while (n < len && cg_is_zero(p + n, (size_t)cg_min(len - n, grain)) == zeros)
+        n += (size_t)cg_min(len - n, grain);
+    *ret_zeros = zeros;
+    return n;
+}
+
 void cg_hex(char *ret, const void *buf, size_t len)
 {
     static const char digits[] = "0123456789abcdef";

@@ -67,6 +67,10 @@ uint32_t cg_crc32c(const void *buf, size_t len);
 /* True if all len bytes are zero; true for len 0. */
 bool cg_is_zero(const void *buf, size_t len);
 
+/* The length of the run that begins at buf (len at least 1) of pieces of grain bytes, the last one
+ * perhaps shorter, that are all zeros or all not; *ret_zeros says which. */
+size_t cg_zero_run(const void *buf, size_t len, size_t grain, bool *ret_zeros);
+
 /* Writes 2 * len lower-case digits and a terminating NUL. */
 void cg_hex(char *ret, const void *buf, size_t len);
 

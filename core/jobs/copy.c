@@ -81,22 +81,6 @@ static int get_buffer(void **slot, struct cg_error *err)
     return *slot ? 0 : cg_error_set(err, ENOMEM, "copy");
 }
 
-/* The length of the run of blocks at buf that are all zero or all not. */
-static size_t run_length(const uint8_t *buf, size_t len, bool *ret_zero)
-{
-    size_t n = (size_t)cg_min(len, BLOCK);
-    bool zero = cg_is_zero(buf, n);
-
-    while (n < len) {
-        size_t block = (size_t)cg_min(len - n, BLOCK);
-        if (cg_is_zero(buf + n, block) != zero)
-            break;
-        n += block;
-    }
-    *ret_zero = zero;
-    return n;
-}
-
 static int make_zero(struct copy *c, uint64_t len, uint64_t off, struct cg_error *err)
 {
     if (c->target_is_zero)
@@ -115,7 +99,7 @@ static int copy_data(struct copy *c, const struct piece *p, uint8_t *buf, struct
         bool zero = false;
         size_t n = (size_t)p->len - at;
         if (sparse)
-            n = run_length(buf + at, n, &zero);
+            n = cg_zero_run(buf + at, n, BLOCK, &zero);
         if (zero)
             r = make_zero(c, n, p->off + at, err);
         else

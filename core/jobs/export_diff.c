@@ -147,10 +147,8 @@ static int write_chunk(struct export_diff *x, const struct changed *c, const uin
     if (cg_ref_is_zero(&c->ref))
         return write_range(x, off, NULL, len, err);
     for (size_t at = 0, n; r == 0 && at < len; at += n) {
-        bool zeros = cg_is_zero(buf + at, cg_min(ZERO_RUN, len - at));
-        for (n = 0;
-             at + n < len && cg_is_zero(buf + at + n, cg_min(ZERO_RUN, len - at - n)) == zeros;)
-            n += (size_t)cg_min(ZERO_RUN, len - at - n);
+        bool zeros;
+        n = cg_zero_run(buf + at, len - at, ZERO_RUN, &zeros);
         r = write_range(x, off + at, zeros ? NULL : buf + at, n, err);
     }
     return r;

@@ -64,25 +64,14 @@ static int is_right(struct restore *x, const struct cg_ref *ref, uint64_t off, u
     return r;
 }
 
-/* Zeros that begin at buf, a multiple of ZERO_RUN or up to the end. */
-static size_t run_of(const uint8_t *buf, size_t len, bool zeros)
-{
-    size_t n = 0;
-
-    while (n < len && cg_is_zero(buf + n, cg_min(ZERO_RUN, len - n)) == zeros)
-        n += (size_t)cg_min(ZERO_RUN, len - n);
-    return n;
-}
-
 static int write_chunk(struct restore *x, const uint8_t *buf, size_t len, uint64_t off,
                        struct cg_error *err)
 {
-    bool zeros = false;
-
-    for (size_t at = 0, n; at < len; at += n, zeros = !zeros) {
+    for (size_t at = 0, n; at < len; at += n) {
+        bool zeros;
         int r = 0;
-        n = run_of(buf + at, len - at, zeros);
-        if (n == 0 || (zeros && x->options->fresh))
+        n = cg_zero_run(buf + at, len - at, ZERO_RUN, &zeros);
+        if (zeros && x->options->fresh)
             continue;
         if (zeros)
             r = cg_image_zero(x->target, n, off + at, CG_MAY_TRIM, err);

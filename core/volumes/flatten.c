@@ -30,9 +30,8 @@ struct fill {
 static int put(struct fill *f, size_t len, struct cg_error *err)
 {
     for (size_t at = 0, n; at < len; at += n) {
-        bool zero = cg_is_zero(f->buf + at, CG_BLOCK);
-        for (n = CG_BLOCK; at + n < len && cg_is_zero(f->buf + at + n, CG_BLOCK) == zero;)
-            n += CG_BLOCK;
+        bool zero;
+        n = cg_zero_run(f->buf + at, len - at, CG_BLOCK, &zero);
         int r =
             zero ? 0
                  : cg_layer_write(f->layer, f->buf + at, n, f->next + at, CG_BULK, NULL, NULL, err);

@@ -64,6 +64,24 @@ static void test_bytes(void **state)
     assert_false(cg_uuid_valid(""));
 }
 
+static void test_zero_run(void **state)
+{
+    uint8_t buf[1000] = { 0 };
+    bool zeros = false;
+
+    (void)state;
+    assert_int_equal(cg_zero_run(buf, sizeof buf, 300, &zeros), sizeof buf);
+    assert_true(zeros);
+    buf[999] = 1; /* in the short piece at the end */
+    assert_int_equal(cg_zero_run(buf, sizeof buf, 300, &zeros), 900);
+    assert_true(zeros);
+    assert_int_equal(cg_zero_run(buf + 900, 100, 300, &zeros), 100);
+    assert_false(zeros);
+    buf[0] = buf[300] = 1;
+    assert_int_equal(cg_zero_run(buf, sizeof buf, 300, &zeros), 600);
+    assert_false(zeros);
+}
+
 static void test_size(void **state)
 {
     (void)state;
@@ -216,9 +234,10 @@ static void test_extents(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error),    cmocka_unit_test(test_bytes), cmocka_unit_test(test_size),
-        cmocka_unit_test(test_parallel), cmocka_unit_test(test_pool),  cmocka_unit_test(test_files),
-        cmocka_unit_test(test_extents),
+        cmocka_unit_test(test_error),    cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_size),     cmocka_unit_test(test_zero_run),
+        cmocka_unit_test(test_parallel), cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_files),    cmocka_unit_test(test_extents),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
