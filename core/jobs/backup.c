@@ -16,13 +16,14 @@
 #include "core/jobs/backup_audit.h"
 #include "core/jobs/backup_plan.h"
 #include "core/jobs/backup_source.h"
+#include "core/jobs/chunk_workers.h"
 #include "core/jobs/pace.h"
 
 /* Thread model: the chunks of the audit are the items of one parallel loop, then those of the plan
- * are of another; each worker has its own
- * buffer and codec.  A page's references are written by whoever has the chunk, each into its own
- * place; who finishes a page's last chunk (left, atomic) stores the page and frees it.  So about
- * as many pages are in memory as there are workers, whatever the size.  The counters are atomic. */
+ * are of another; each worker has its own buffer and codec.  A page's references are written by
+ * whoever has the chunk, each into its own place; who finishes a page's last chunk (left, atomic)
+ * stores the page and frees it.  So about as many pages are in memory as there are workers,
+ * whatever the size.  The counters are atomic. */
 
 /* A page of the new point with planned chunks: plan items first to end - 1. */
 struct page {
@@ -30,11 +31,6 @@ struct page {
     size_t first, end;
     _Atomic size_t left;           /* of them */
     _Atomic(struct cg_ref *) refs; /* made for the first that is done */
-};
-
-struct worker {
-    uint8_t *buf;
-    struct cg_codec *codec;
 };
 
 struct backup {
@@ -50,8 +46,7 @@ struct backup {
     struct page *pages;
     uint32_t *page_of; /* plan item -> index into pages */
     struct cg_point *point;
-    unsigned threads;
-    struct worker *workers;
+    struct cg_chunk_workers workers;
     struct cg_pace pace;
     _Atomic uint64_t bytes_read, chunks_read, bytes_audited, chunks_audited, bytes_stored,
         chunks_stored, pages_stored, chunks_known, done;
@@ -86,7 +81,8 @@ static int old_refs(struct backup *b, const struct page *page, struct cg_ref *re
     return cg_session_base_page(b->session, page->number, ret, damaged, err);
 }
 
-static int store_page(struct backup *b, struct page *page, struct worker *w, struct cg_error *err)
+static int store_page(struct backup *b, struct page *page, struct cg_chunk_worker *w,
+                      struct cg_error *err)
 {
     struct cg_ref refs[CG_PAGE_CHUNKS], ref = { .len = 0 };
     uint8_t bytes[CG_PAGE_BYTES];
@@ -116,7 +112,7 @@ static int store_page(struct backup *b, struct page *page, struct worker *w, str
     return 0;
 }
 
-static int read_chunk(struct backup *b, uint64_t chunk, uint32_t len, struct worker *w,
+static int read_chunk(struct backup *b, uint64_t chunk, uint32_t len, struct cg_chunk_worker *w,
                       struct cg_error *err)
 {
     cg_pace_wait(&b->pace, len);
@@ -125,8 +121,8 @@ static int read_chunk(struct backup *b, uint64_t chunk, uint32_t len, struct wor
                  : 0;
 }
 
-static int store_chunk(struct backup *b, uint64_t chunk, struct worker *w, struct cg_ref *ret,
-                       struct cg_error *err)
+static int store_chunk(struct backup *b, uint64_t chunk, struct cg_chunk_worker *w,
+                       struct cg_ref *ret, struct cg_error *err)
 {
     uint32_t len = cg_chunk_len(b->plan.size, chunk);
     uint64_t stored;
@@ -160,7 +156,7 @@ static int report(struct backup *b, uint64_t len, struct cg_error *err)
 static int do_chunk(void *opaque, uint64_t item, unsigned worker, struct cg_error *err)
 {
     struct backup *b = opaque;
-    struct worker *w = &b->workers[worker];
+    struct cg_chunk_worker *w = &b->workers.v[worker];
     struct page *page = &b->pages[b->page_of[item]];
     uint64_t chunk = cg_plan_chunk(&b->plan, item);
     struct cg_ref *refs = page_refs(page);
@@ -196,7 +192,7 @@ static int diff_is_wrong(struct backup *b, uint64_t chunk, struct cg_error *err)
 static int audit_chunk(void *opaque, uint64_t item, unsigned worker, struct cg_error *err)
 {
     struct backup *b = opaque;
-    struct worker *w = &b->workers[worker];
+    struct cg_chunk_worker *w = &b->workers.v[worker];
     const struct cg_audit_chunk *chunk = &b->audit.v[item];
     uint32_t len = cg_chunk_len(b->plan.size, chunk->chunk);
 
@@ -300,28 +296,15 @@ static int plan(struct backup *b, const struct cg_backup_source *source,
 static int start_workers(struct backup *b, struct cg_error *err)
 {
     /* More than processors, so that some may wait for the source, which may be far away. */
-    b->threads = (unsigned)cg_min(cg_processors() + 4, cg_max(b->plan.count, b->audit.count));
-    b->workers = calloc(b->threads + 1, sizeof *b->workers);
-    if (!b->workers)
-        return cg_error_set(err, ENOMEM, "start a backup");
-    struct cg_repository *repo = cg_project_repository(cg_session_project(b->session));
-    for (unsigned i = 0; i < b->threads; i++) {
-        b->workers[i].buf = malloc(CG_CHUNK_SIZE);
-        b->workers[i].codec = cg_repository_codec(repo);
-        if (!b->workers[i].buf || !b->workers[i].codec)
-            return cg_error_set(err, ENOMEM, "start a backup");
-    }
-    return 0;
+    uint64_t count = cg_min(cg_processors() + 4, cg_max(b->plan.count, b->audit.count));
+
+    return cg_chunk_workers_init(&b->workers, cg_project_repository(cg_session_project(b->session)),
+                                 count, err);
 }
 
 static void clear(struct backup *b)
 {
-    for (unsigned i = 0; b->workers && i < b->threads; i++) {
-        free(b->workers[i].buf);
-        cg_repository_codec_done(cg_project_repository(cg_session_project(b->session)),
-                                 b->workers[i].codec);
-    }
-    free(b->workers);
+    cg_chunk_workers_clear(&b->workers);
     for (size_t i = 0; i < b->page_count; i++)
         free(atomic_load(&b->pages[i].refs));
     free(b->pages);
@@ -381,9 +364,9 @@ static int run(struct backup *b, const struct cg_backup_source *source,
     if (r == 0)
         r = start_workers(b, err);
     if (r == 0)
-        r = cg_parallel(b->audit.count, b->threads, audit_chunk, b, err);
+        r = cg_parallel(b->audit.count, b->workers.count, audit_chunk, b, err);
     if (r == 0)
-        r = cg_parallel(b->plan.count, b->threads, do_chunk, b, err);
+        r = cg_parallel(b->plan.count, b->workers.count, do_chunk, b, err);
     if (r < 0)
         return r;
     describe(b, source);

@@ -7,9 +7,9 @@
 
 #include "core/backups/page.h"
 #include "core/backups/repository.h"
-#include "core/base/bulk.h"
 #include "core/base/bytes.h"
 #include "core/base/workers.h"
+#include "core/jobs/chunk_workers.h"
 #include "core/jobs/export_diff.h"
 #include "core/jobs/output.h"
 
@@ -25,11 +25,6 @@ struct changed {
     struct cg_ref ref; /* what is there now */
 };
 
-struct worker {
-    uint8_t *buf;
-    struct cg_codec *codec;
-};
-
 struct export_diff {
     struct cg_project *project;
     struct cg_point *from, *to;
@@ -37,8 +32,7 @@ struct export_diff {
     size_t count, allocated;
     struct changed *v;
     uint64_t total; /* bytes of these chunks */
-    unsigned threads;
-    struct worker *workers;
+    struct cg_chunk_workers workers;
     _Atomic uint64_t data, zeroed;
 };
 
@@ -158,7 +152,7 @@ static int do_chunk(void *opaque, uint64_t item, unsigned worker, struct cg_erro
 {
     struct export_diff *x = opaque;
     const struct changed *c = &x->v[item];
-    struct worker *w = &x->workers[worker];
+    struct cg_chunk_worker *w = &x->workers.v[worker];
     uint32_t len = cg_chunk_len(x->to->size, c->chunk);
     int r = 0;
 
@@ -172,19 +166,6 @@ static int do_chunk(void *opaque, uint64_t item, unsigned worker, struct cg_erro
     if (r == 0)
         r = cg_output_report(&x->output, len, err);
     return cg_output_end(&x->output, r);
-}
-
-static int start_workers(struct export_diff *x, struct cg_error *err)
-{
-    x->threads = (unsigned)cg_min(2 * cg_processors(), x->count);
-    x->workers = calloc(x->threads + 1, sizeof *x->workers);
-    for (unsigned i = 0; x->workers && i < x->threads; i++) {
-        x->workers[i].buf = cg_bulk_buffer(CG_CHUNK_SIZE);
-        x->workers[i].codec = cg_repository_codec(cg_project_repository(x->project));
-        if (!x->workers[i].buf || !x->workers[i].codec)
-            return cg_error_set(err, ENOMEM, "start an export");
-    }
-    return x->workers ? 0 : cg_error_set(err, ENOMEM, "start an export");
 }
 
 static int open_points(struct export_diff *x, struct cg_repository *repository,
@@ -210,11 +191,7 @@ static int open_points(struct export_diff *x, struct cg_repository *repository,
 
 static void clear(struct export_diff *x)
 {
-    for (unsigned i = 0; x->workers && i < x->threads; i++) {
-        free(x->workers[i].buf);
-        cg_repository_codec_done(cg_project_repository(x->project), x->workers[i].codec);
-    }
-    free(x->workers);
+    cg_chunk_workers_clear(&x->workers);
     free(x->v);
     cg_point_free(x->from);
     cg_point_free(x->to);
@@ -232,11 +209,12 @@ int cg_export_diff(struct cg_repository *repository, const struct cg_name *from,
         r = compare(&x, err);
     cg_output_init(&x.output, fd, progress, x.total);
     if (r == 0)
-        r = start_workers(&x, err);
+        r = cg_chunk_workers_init(&x.workers, repository, cg_min(2 * cg_processors(), x.count),
+                                  err);
     if (r == 0)
         r = write_head(&x, err);
     if (r == 0)
-        r = cg_parallel(x.count, x.threads, do_chunk, &x, err);
+        r = cg_parallel(x.count, x.workers.count, do_chunk, &x, err);
     if (r == 0)
         r = cg_output_write(&x.output, "e", 1, err);
     if (r == 0)

@@ -3,6 +3,7 @@ core_libcowgate_la_SOURCES += \
 	core/jobs/backup_audit.c core/jobs/backup_audit.h \
 	core/jobs/backup_plan.c core/jobs/backup_plan.h \
 	core/jobs/backup_source.c core/jobs/backup_source.h \
+	core/jobs/chunk_workers.c core/jobs/chunk_workers.h \
 	core/jobs/compare.c core/jobs/compare.h \
 	core/jobs/copy.c core/jobs/copy.h \
 	core/jobs/export_diff.c core/jobs/export_diff.h \

@@ -9,10 +9,10 @@
 #include "core/backups/keys.h"
 #include "core/backups/page.h"
 #include "core/backups/repository.h"
-#include "core/base/bulk.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
+#include "core/jobs/chunk_workers.h"
 #include "core/jobs/restore_look.h"
 
 /* Thread model: the point's chunks are the items of one parallel loop; each worker has its own
@@ -20,25 +20,19 @@
 
 #define ZERO_RUN 4096 /* shorter runs of zeros are written */
 
-struct worker {
-    uint8_t *buf;
-    struct cg_codec *codec;
-};
-
 struct restore {
     struct cg_project *project;
     struct cg_point *point;
     struct cg_image *target;
     const struct cg_restore_options *options;
     uint8_t *look; /* enum cg_look of each chunk */
-    unsigned threads;
-    struct worker *workers;
+    struct cg_chunk_workers workers;
     _Atomic uint64_t read, skipped, trusted, fetched, written, chunks, done;
 };
 
 /* True if the target has what ref refers to. */
 static int is_right(struct restore *x, const struct cg_ref *ref, uint64_t off, uint32_t len,
-                    struct worker *w, bool *ret, struct cg_error *err)
+                    struct cg_chunk_worker *w, bool *ret, struct cg_error *err)
 {
     uint8_t id[CG_OBJECT_ID];
 
@@ -85,7 +79,7 @@ static int write_chunk(struct restore *x, const uint8_t *buf, size_t len, uint64
 }
 
 static int put_right(struct restore *x, const struct cg_ref *ref, uint64_t off, uint32_t len,
-                     struct worker *w, struct cg_error *err)
+                     struct cg_chunk_worker *w, struct cg_error *err)
 {
     int r;
 
@@ -107,7 +101,7 @@ static int put_right(struct restore *x, const struct cg_ref *ref, uint64_t off, 
 static int do_chunk(void *opaque, uint64_t chunk, unsigned worker, struct cg_error *err)
 {
     struct restore *x = opaque;
-    struct worker *w = &x->workers[worker];
+    struct cg_chunk_worker *w = &x->workers.v[worker];
     uint32_t len = cg_chunk_len(x->point->size, chunk);
     uint64_t off = chunk * CG_CHUNK_SIZE;
     struct cg_ref ref;
@@ -133,28 +127,9 @@ static int do_chunk(void *opaque, uint64_t chunk, unsigned worker, struct cg_err
     return r;
 }
 
-static int start_workers(struct restore *x, struct cg_error *err)
-{
-    struct cg_repository *repo = cg_project_repository(x->project);
-
-    x->threads = 2 * cg_processors();
-    x->workers = calloc(x->threads, sizeof *x->workers);
-    for (unsigned i = 0; x->workers && i < x->threads; i++) {
-        x->workers[i].buf = cg_bulk_buffer(CG_CHUNK_SIZE);
-        x->workers[i].codec = cg_repository_codec(repo);
-        if (!x->workers[i].buf || !x->workers[i].codec)
-            return cg_error_set(err, ENOMEM, "start a restore");
-    }
-    return x->workers ? 0 : cg_error_set(err, ENOMEM, "start a restore");
-}
-
 static void clear(struct restore *x)
 {
-    for (unsigned i = 0; x->workers && i < x->threads; i++) {
-        free(x->workers[i].buf);
-        cg_repository_codec_done(cg_project_repository(x->project), x->workers[i].codec);
-    }
-    free(x->workers);
+    cg_chunk_workers_clear(&x->workers);
     free(x->look);
     cg_point_free(x->point);
 }
@@ -202,9 +177,9 @@ int cg_restore(struct cg_repository *repository, const struct cg_name *point,
                    : cg_error_set(err, ENOMEM, "start a restore");
     }
     if (r == 0)
-        r = start_workers(&x, err);
+        r = cg_chunk_workers_init(&x.workers, repository, 2 * cg_processors(), err);
     if (r == 0)
-        r = cg_parallel(cg_chunk_count(x.point->size), x.threads, do_chunk, &x, err);
+        r = cg_parallel(cg_chunk_count(x.point->size), x.workers.count, do_chunk, &x, err);
     if (r == 0)
         r = cg_image_flush(target, err);
     if (r == 0) {

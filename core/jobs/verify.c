@@ -12,6 +12,7 @@
 #include "core/base/array.h"
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
+#include "core/jobs/chunk_workers.h"
 #include "core/jobs/verify.h"
 
 /* Thread model: points are read by the calling thread; then all their pages, then all their chunks,
@@ -24,19 +25,13 @@ struct page_item {
     uint64_t number, size; /* of the page in its volume, of the volume */
 };
 
-struct worker {
-    uint8_t *buf;
-    struct cg_codec *codec;
-};
-
 struct verify {
     struct cg_repository *repo;
     const struct cg_name *prefix;
     const struct cg_progress *progress;
     cg_verify_fn *damaged;
     void *opaque;
-    unsigned threads;
-    struct worker *workers;
+    struct cg_chunk_workers workers;
     _Atomic uint64_t done;
     uint64_t total;
     pthread_mutex_t lock;
@@ -112,7 +107,7 @@ static int add_chunks(struct verify *v, const struct cg_ref refs[static CG_PAGE_
 static int check_page(void *opaque, uint64_t item, unsigned worker, struct cg_error *err)
 {
     struct verify *v = opaque;
-    struct worker *w = &v->workers[worker];
+    struct cg_chunk_worker *w = &v->workers.v[worker];
     const struct page_item *p = &v->pages[item];
     struct cg_ref refs[CG_PAGE_CHUNKS];
     struct cg_error why;
@@ -129,7 +124,7 @@ static int check_page(void *opaque, uint64_t item, unsigned worker, struct cg_er
 static int check_chunk(void *opaque, uint64_t item, unsigned worker, struct cg_error *err)
 {
     struct verify *v = opaque;
-    struct worker *w = &v->workers[worker];
+    struct cg_chunk_worker *w = &v->workers.v[worker];
     const struct cg_ref *ref = cg_refs_at(v->chunks, (size_t)item);
     struct cg_error why;
 
@@ -220,7 +215,7 @@ static int check_points(struct verify *v, struct cg_error *err)
 
 static int check_objects(struct verify *v, struct cg_error *err)
 {
-    int r = cg_parallel(v->page_count, v->threads, check_page, v, err);
+    int r = cg_parallel(v->page_count, v->workers.count, check_page, v, err);
 
     if (r < 0)
         return r;
@@ -228,7 +223,7 @@ static int check_objects(struct verify *v, struct cg_error *err)
         v->total += cg_refs_at(v->chunks, i)->len;
     v->result.pages += v->page_count;
     v->result.chunks += cg_refs_count(v->chunks);
-    r = cg_parallel(cg_refs_count(v->chunks), v->threads, check_chunk, v, err);
+    r = cg_parallel(cg_refs_count(v->chunks), v->workers.count, check_chunk, v, err);
     v->result.bytes = atomic_load(&v->done);
     return r;
 }
@@ -273,19 +268,6 @@ static int check_project(void *opaque, const char *name, struct cg_error *err)
     return r;
 }
 
-static int start_workers(struct verify *v, struct cg_error *err)
-{
-    v->threads = cg_processors() + 1;
-    v->workers = calloc(v->threads, sizeof *v->workers);
-    for (unsigned i = 0; v->workers && i < v->threads; i++) {
-        v->workers[i].buf = malloc(CG_CHUNK_SIZE);
-        v->workers[i].codec = cg_repository_codec(v->repo);
-        if (!v->workers[i].buf || !v->workers[i].codec)
-            return cg_error_set(err, ENOMEM, "verify");
-    }
-    return v->workers ? 0 : cg_error_set(err, ENOMEM, "verify");
-}
-
 int cg_verify(struct cg_repository *repository, const struct cg_name *prefix,
               const struct cg_progress *progress, cg_verify_fn *damaged, void *opaque,
               struct cg_verify_result *ret, struct cg_error *err)
@@ -302,16 +284,12 @@ int cg_verify(struct cg_repository *repository, const struct cg_name *prefix,
         return cg_error_say(err, EINVAL, "%s: only backups can be verified",
                             cg_name_text(prefix, false, text));
     pthread_mutex_init(&v.lock, NULL);
-    int r = start_workers(&v, err);
+    int r = cg_chunk_workers_init(&v.workers, repository, cg_processors() + 1, err);
     if (r == 0 && prefix->parts == 0)
         r = cg_repository_projects(repository, check_project, &v, err);
     else if (r == 0)
         r = check_project(&v, prefix->part[0], err);
-    for (unsigned i = 0; v.workers && i < v.threads; i++) {
-        free(v.workers[i].buf);
-        cg_repository_codec_done(repository, v.workers[i].codec);
-    }
-    free(v.workers);
+    cg_chunk_workers_clear(&v.workers);
     free(v.pages);
     pthread_mutex_destroy(&v.lock);
     if (r == 0)
