@@ -227,15 +227,10 @@ struct build {
     struct column *columns;
 };
 
-static bool same_ref(const struct cg_ref *a, const struct cg_ref *b)
-{
-    return a->len == b->len && memcmp(a->id, b->id, sizeof a->id) == 0;
-}
-
 static void compare(const struct cg_ref *was, const struct cg_ref *now, struct version *v)
 {
     for (unsigned i = 0; i < CG_PAGE_CHUNKS; i++) {
-        if (same_ref(&was[i], &now[i]))
+        if (cg_ref_same(&was[i], &now[i]))
             continue;
         set(v->changed, i);
         if (!cg_ref_is_zero(&now[i]))
@@ -259,16 +254,6 @@ static struct version *add_version(struct column *c, uint64_t page, unsigned poi
     return v;
 }
 
-/* The references of a page of a point; all zeros where it has none. */
-static int load(const struct cg_history *h, unsigned point, uint64_t page, struct cg_ref *ret,
-                struct cg_error *err)
-{
-    if (page < h->points[point]->page_count)
-        return cg_project_page(h->project, h->points[point], page, ret, err);
-    memset(ret, 0, CG_PAGE_CHUNKS * sizeof *ret);
-    return 0;
-}
-
 static const struct cg_ref *page_ref(const struct cg_history *h, unsigned point, uint64_t page)
 {
     static const struct cg_ref none;
@@ -288,13 +273,13 @@ static int build_page(struct build *b, uint64_t page, struct cg_ref *refs, struc
     for (unsigned i = 0; i < h->count; i++) {
         const struct cg_ref *ref = page_ref(h, i, page);
         struct version *v = c->count ? &c->v[c->count - 1] : NULL;
-        if (v && same_ref(ref, page_ref(h, i - 1, page))) {
+        if (v && cg_ref_same(ref, page_ref(h, i - 1, page))) {
             v->until = i + 1;
             continue;
         }
         if (!v && cg_ref_is_zero(ref))
             continue;
-        int r = load(h, i, page, now, err);
+        int r = cg_project_page(h->project, h->points[i], page, now, err);
         if (r < 0)
             return r;
         v = add_version(c, page, i, err);

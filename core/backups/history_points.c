@@ -9,6 +9,7 @@
 
 #include "core/backups/history_points.h"
 #include "core/backups/holds.h"
+#include "core/base/array.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 
@@ -30,14 +31,10 @@ static int choose(void *opaque, const char *name, const struct cg_point *head, c
                             name, why);
     if (head->sequence > c->last)
         return 0;
-    if (p->count == p->allocated) {
-        size_t n = p->allocated ? 2 * p->allocated : 64;
-        void *v = realloc(p->v, n * sizeof *p->v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "list a history");
-        p->v = v;
-        p->allocated = n;
-    }
+    void *v = cg_array_room(p->v, p->count, &p->allocated, sizeof *p->v);
+    if (!v)
+        return cg_error_set(err, ENOMEM, "list a history");
+    p->v = v;
     struct cg_history_name *n = &p->v[p->count++];
     strcpy(n->name, name);
     strcpy(n->session, head->session);

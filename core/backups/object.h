@@ -35,9 +35,15 @@ static inline bool cg_ref_is_zero(const struct cg_ref *ref)
     return ref->len == 0;
 }
 
+/* The same content, in whichever era it was stored. */
+static inline bool cg_ref_same(const struct cg_ref *a, const struct cg_ref *b)
+{
+    return a->len == b->len && memcmp(a->id, b->id, sizeof a->id) == 0;
+}
+
 static inline bool cg_ref_equal(const struct cg_ref *a, const struct cg_ref *b)
 {
-    return a->era == b->era && a->len == b->len && memcmp(a->id, b->id, sizeof a->id) == 0;
+    return a->era == b->era && cg_ref_same(a, b);
 }
 
 #define CG_OBJECT_PATH (CG_PART_MAX + 96)

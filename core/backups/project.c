@@ -200,10 +200,10 @@ static int in_page(struct cg_project *p, const struct cg_ref *page, int r, struc
 int cg_project_page(struct cg_project *p, const struct cg_point *point, uint64_t number,
                     struct cg_ref *ret_refs, struct cg_error *err)
 {
-    const struct cg_ref *ref = &point->pages[number];
+    const struct cg_ref *ref = number < point->page_count ? &point->pages[number] : NULL;
     struct cg_cached *page;
 
-    if (cg_ref_is_zero(ref)) {
+    if (!ref || cg_ref_is_zero(ref)) {
         memset(ret_refs, 0, CG_PAGE_CHUNKS * sizeof *ret_refs);
         return 0;
     }

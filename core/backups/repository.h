@@ -56,7 +56,7 @@ int cg_project_read(struct cg_project *project, const struct cg_ref *ref, void *
                     uint32_t off, struct cg_error *err);
 
 /* Page number of a point as references, CG_PAGE_CHUNKS of them; all zero ones for a page that isn't
- * stored. */
+ * stored or lies behind the point's end. */
 int cg_project_page(struct cg_project *project, const struct cg_point *point, uint64_t number,
                     struct cg_ref *ret_refs, struct cg_error *err);
 

@@ -6,6 +6,7 @@
 
 #include "core/backups/keys.h"
 #include "core/backups/page.h"
+#include "core/base/array.h"
 #include "core/base/bytes.h"
 #include "core/jobs/backup_audit.h"
 
@@ -39,14 +40,11 @@ static uint64_t draw(struct choice *c)
 
 static int add(struct cg_audit *a, const struct cg_audit_chunk *chunk, struct cg_error *err)
 {
-    if (a->count == a->allocated) {
-        size_t n = a->allocated ? 2 * a->allocated : 64;
-        struct cg_audit_chunk *v = realloc(a->v, n * sizeof *v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "plan an audit");
-        a->v = v;
-        a->allocated = n;
-    }
+    struct cg_audit_chunk *v = cg_array_room(a->v, a->count, &a->allocated, sizeof *v);
+
+    if (!v)
+        return cg_error_set(err, ENOMEM, "plan an audit");
+    a->v = v;
     a->v[a->count++] = *chunk;
     return 0;
 }

@@ -7,6 +7,7 @@
 
 #include "core/backups/page.h"
 #include "core/backups/repository.h"
+#include "core/base/array.h"
 #include "core/base/bytes.h"
 #include "core/base/workers.h"
 #include "core/jobs/chunk_workers.h"
@@ -39,32 +40,13 @@ struct export_diff {
 static int add(struct export_diff *x, uint64_t chunk, const struct cg_ref *ref,
                struct cg_error *err)
 {
-    if (x->count == x->allocated) {
-        size_t n = x->allocated ? 2 * x->allocated : 1024;
-        struct changed *v = realloc(x->v, n * sizeof *v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "compare two points");
-        x->v = v;
-        x->allocated = n;
-    }
+    struct changed *v = cg_array_room(x->v, x->count, &x->allocated, sizeof *v);
+
+    if (!v)
+        return cg_error_set(err, ENOMEM, "compare two points");
+    x->v = v;
     x->v[x->count++] = (struct changed){ chunk, *ref };
     x->total += cg_chunk_len(x->to->size, chunk);
-    return 0;
-}
-
-/* The same content, in whichever era it was stored. */
-static bool same(const struct cg_ref *a, const struct cg_ref *b)
-{
-    return a->len == b->len && memcmp(a->id, b->id, sizeof a->id) == 0;
-}
-
-/* Page number of a point, or zeros behind its end. */
-static int read_page(struct export_diff *x, const struct cg_point *point, uint64_t number,
-                     struct cg_ref *ret_refs, struct cg_error *err)
-{
-    if (number < point->page_count)
-        return cg_project_page(x->project, point, number, ret_refs, err);
-    memset(ret_refs, 0, CG_PAGE_CHUNKS * sizeof *ret_refs);
     return 0;
 }
 
@@ -73,13 +55,13 @@ static int compare_page(struct export_diff *x, uint64_t number, struct cg_error 
     struct cg_ref before[CG_PAGE_CHUNKS], now[CG_PAGE_CHUNKS];
     uint64_t first = number * CG_PAGE_CHUNKS;
 
-    if (number < x->from->page_count && same(&x->from->pages[number], &x->to->pages[number]))
+    if (number < x->from->page_count && cg_ref_same(&x->from->pages[number], &x->to->pages[number]))
         return 0;
-    int r = read_page(x, x->from, number, before, err);
+    int r = cg_project_page(x->project, x->from, number, before, err);
     if (r == 0)
-        r = read_page(x, x->to, number, now, err);
+        r = cg_project_page(x->project, x->to, number, now, err);
     for (uint64_t i = 0; r == 0 && i < CG_PAGE_CHUNKS; i++) {
-        if (first + i < cg_chunk_count(x->to->size) && !same(&before[i], &now[i]))
+        if (first + i < cg_chunk_count(x->to->size) && !cg_ref_same(&before[i], &now[i]))
             r = add(x, first + i, &now[i], err);
     }
     return r;

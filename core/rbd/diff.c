@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/array.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/workers.h"
@@ -55,7 +56,7 @@ struct diff {
     uint64_t unit, count; /* bytes of a unit; units */
     _Atomic uint8_t *state;
     struct piece *pieces;
-    size_t piece_count;
+    size_t piece_count, pieces_allocated;
 };
 
 static void close_end(struct end *e)
@@ -156,13 +157,10 @@ static int add_piece(struct diff *d, uint64_t unit, struct cg_error *err)
         last->end = unit + 1;
         return 0;
     }
-    if ((d->piece_count & (d->piece_count - 1)) == 0) { /* full: it holds a power of two */
-        size_t n = d->piece_count ? 2 * d->piece_count : 1;
-        struct piece *v = realloc(d->pieces, n * sizeof *v);
-        if (!v)
-            return cg_error_set(err, ENOMEM, "diff an image");
-        d->pieces = v;
-    }
+    struct piece *v = cg_array_room(d->pieces, d->piece_count, &d->pieces_allocated, sizeof *v);
+    if (!v)
+        return cg_error_set(err, ENOMEM, "diff an image");
+    d->pieces = v;
     d->pieces[d->piece_count++] = (struct piece){ unit, unit + 1 };
     return 0;
 }

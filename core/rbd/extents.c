@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "core/base/array.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/rbd/rbd_image.h"
@@ -40,14 +41,10 @@ static int told(uint64_t off, size_t len, int exists, void *opaque)
 
     if (!exists)
         return 0;
-    if (a->count == a->allocated) {
-        size_t n = a->allocated ? 2 * a->allocated : 64;
-        struct range *v = realloc(a->v, n * sizeof *v);
-        if (!v)
-            return -ENOMEM;
-        a->v = v;
-        a->allocated = n;
-    }
+    struct range *v = cg_array_room(a->v, a->count, &a->allocated, sizeof *v);
+    if (!v)
+        return -ENOMEM;
+    a->v = v;
     a->v[a->count++] = (struct range){ off, off + len };
     return 0;
 }
