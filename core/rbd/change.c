@@ -54,15 +54,13 @@ int cg_rbd_create(void *self, const struct cg_name *name, uint64_t size, uint64_
 int cg_rbd_rollback(void *self, const struct cg_name *name, struct cg_error *err)
 {
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
-    struct cg_name head = *name;
     char text[CG_NAME_MAX];
 
     cg_name_text(name, true, text);
     if (!name->snapshot[0])
         return cg_error_say(err, EINVAL, "roll back to %s: it is an image, write IMAGE@SNAPSHOT",
                             text);
-    head.snapshot[0] = '\0';
-    int r = cg_rbd_open_once(self, &head, true, &im, err);
+    int r = cg_rbd_open_head(self, name, &im, err);
     if (r == 0)
         r = cg_rbd_image_lock(im, err);
     if (r < 0)

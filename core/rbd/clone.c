@@ -24,9 +24,7 @@ static int clone_snapshot(struct cg_rbd *rbd, const struct cg_name *parent,
         r = rbd_clone3(from->io, from->image, parent->snapshot, to->io, to->image, options);
         if (r != -EINVAL || i == TRIES)
             break;
-        struct cg_name head = *parent;
-        head.snapshot[0] = '\0';
-        r = im ? 0 : cg_rbd_open_once(rbd, &head, true, &im, err);
+        r = im ? 0 : cg_rbd_open_head(rbd, parent, &im, err);
         if (r == 0)
             r = cg_rbd_protect(cg_rbd_image_handle(im), parent->snapshot, err);
         if (r < 0) {
@@ -113,12 +111,9 @@ static int clone_frozen(struct cg_rbd *rbd, const struct cg_name *parent,
 static void tidy(struct cg_rbd *rbd, const struct cg_name *snapshot)
 {
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
-    struct cg_name head = *snapshot;
     uint64_t id;
 
-    head.snapshot[0] = '\0';
-    if (cg_rbd_open_once(rbd, &head, true, &im, NULL) == 0 &&
-        rbd_snap_get_id(cg_rbd_image_handle(im), snapshot->snapshot, &id) == 0)
+    if (cg_rbd_open_head_of(rbd, snapshot, &im, &id, NULL) == 0)
         cg_rbd_tidy(cg_rbd_image_handle(im), id, NULL);
 }
 

@@ -114,23 +114,16 @@ int cg_rbd_tidy(rbd_image_t image, uint64_t id, struct cg_error *err)
 int cg_rbd_hold(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err)
 {
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
-    struct cg_name head = *name;
     char text[CG_NAME_MAX];
     uint64_t id;
 
     cg_name_text(name, true, text);
     if (!name->snapshot[0])
         return cg_error_say(err, EINVAL, "%s changes; only a snapshot can be held", text);
-    head.snapshot[0] = '\0';
-    int r = cg_rbd_open_once(self, &head, true, &im, err);
+    int r = cg_rbd_open_head_of(self, name, &im, &id, err);
     if (r < 0)
         return r;
     rbd_image_t image = cg_rbd_image_handle(im);
-    r = rbd_snap_get_id(image, name->snapshot, &id);
-    if (r == -ENOENT)
-        return cg_error_say(err, ENOENT, "there is no %s", text);
-    if (r < 0)
-        return cg_rbd_failed(r, err, "hold %s", text);
     r = cg_rbd_mark_set(image, id, uuid, err);
     if (r == 0) {
         r = cg_rbd_protect(image, name->snapshot, err);
@@ -160,12 +153,10 @@ static int release_marks(rbd_image_t image, const char *uuid, struct cg_error *e
 int cg_rbd_release(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err)
 {
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
-    struct cg_name head = *name;
     char text[CG_NAME_MAX];
     uint64_t id;
 
-    head.snapshot[0] = '\0';
-    int r = cg_rbd_open_once(self, &head, true, &im, err);
+    int r = cg_rbd_open_head(self, name, &im, err);
     if (r == -ENOENT)
         return 0;
     if (r < 0)

@@ -22,11 +22,12 @@ static void identify_parent(rbd_image_t image, char ret[static CG_ID_MAX + 1])
     rbd_snap_spec_cleanup(&snap);
 }
 
-/* The pool's number and the image's id are never used again. */
-int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *ret,
-                    struct cg_error *err)
+/* Opens what is named and identifies it.  The pool's number and the image's id are never used
+ * again. */
+static int open_identified(struct cg_rbd *rbd, const struct cg_name *name,
+                           struct cg_rbd_image **ret_image, struct cg_identity *ret,
+                           struct cg_error *err)
 {
-    struct cg_rbd *rbd = self;
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
     struct cg_identity id = { .snapshot = "" };
     char fsid[CG_RBD_FSID + 1], image_id[32];
@@ -53,7 +54,17 @@ int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *
                          rados_ioctx_get_id(p.io), image_id) >= sizeof id.image)
         return cg_error_set(err, EOVERFLOW, "identify %s", p.text);
     *ret = id;
+    *ret_image = im;
+    im = NULL;
     return 0;
+}
+
+int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *ret,
+                    struct cg_error *err)
+{
+    CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
+
+    return open_identified(self, name, &im, ret, err);
 }
 
 /* "layering, exclusive-lock" as an array. */
@@ -87,7 +98,6 @@ static json_t *parent_json(rbd_image_t image)
 
 int cg_rbd_info(void *self, const struct cg_name *name, json_t **ret_info, struct cg_error *err)
 {
-    struct cg_rbd *rbd = self;
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
     struct cg_identity id;
     rbd_image_info_t stat;
@@ -96,9 +106,7 @@ int cg_rbd_info(void *self, const struct cg_name *name, json_t **ret_info, struc
     char text[CG_NAME_MAX];
 
     cg_name_text(name, true, text);
-    int r = cg_rbd_identify(self, name, &id, err);
-    if (r == 0)
-        r = cg_rbd_open_once(rbd, name, false, &im, err);
+    int r = open_identified(self, name, &im, &id, err);
     if (r < 0)
         return r;
     rbd_image_t image = cg_rbd_image_handle(im);

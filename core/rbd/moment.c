@@ -276,15 +276,13 @@ static int open_members(struct cg_rbd *rbd, struct moment *mo, struct cg_error *
 {
     for (size_t i = 0; i < mo->count; i++) {
         struct member *m = &mo->v[i];
-        struct cg_name head = *m->name;
         if (i > 0 && strncmp(m->text, m[-1].text, strcspn(m->text, "@") + 1) == 0)
             return cg_error_say(err, EINVAL,
                                 "%s and %s: of one image there is one snapshot at a moment",
                                 m[-1].text, m->text);
-        head.snapshot[0] = '\0';
         int r = begin_turn(rbd, m, err);
         if (r == 0)
-            r = cg_rbd_open_once(rbd, &head, true, &m->im, err);
+            r = cg_rbd_open_head(rbd, m->name, &m->im, err);
         if (r < 0)
             return r;
         r = rbd_quiesce_watch(handle(m), asked, resumed, m, &m->watch);

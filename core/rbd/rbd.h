@@ -55,6 +55,14 @@ int cg_rbd_place_head(struct cg_rbd *rbd, const struct cg_name *name, const char
 int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
                      struct cg_rbd_image **ret_image, struct cg_error *err);
 
+/* Opens, for operations on it, the image that a snapshot is of (or that name is), for writing. */
+int cg_rbd_open_head(struct cg_rbd *rbd, const struct cg_name *name,
+                     struct cg_rbd_image **ret_image, struct cg_error *err);
+
+/* As cg_rbd_open_head, and finds the snapshot's id.  -ENOENT: there is none of that name. */
+int cg_rbd_open_head_of(struct cg_rbd *rbd, const struct cg_name *snapshot,
+                        struct cg_rbd_image **ret_image, uint64_t *ret_id, struct cg_error *err);
+
 /* opens.c: images open in this process, shared by all who open the same name in the same way. */
 struct cg_rbd_opens *cg_rbd_opens_new(void);
 void cg_rbd_opens_free(struct cg_rbd_opens *opens);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/cleanup.h"
 #include "core/module.h"
 #include "core/rbd/rbd.h"
 
@@ -77,6 +78,35 @@ int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
     return r < 0 ? r
                  : cg_rbd_image_open(rbd->cluster, &rbd->config, p.io, p.image, name->snapshot,
                                      write, p.text, ret_image, err);
+}
+
+int cg_rbd_open_head(struct cg_rbd *rbd, const struct cg_name *name,
+                     struct cg_rbd_image **ret_image, struct cg_error *err)
+{
+    struct cg_name head = *name;
+
+    head.snapshot[0] = '\0';
+    return cg_rbd_open_once(rbd, &head, true, ret_image, err);
+}
+
+int cg_rbd_open_head_of(struct cg_rbd *rbd, const struct cg_name *snapshot,
+                        struct cg_rbd_image **ret_image, uint64_t *ret_id, struct cg_error *err)
+{
+    CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
+    char text[CG_NAME_MAX];
+
+    int r = cg_rbd_open_head(rbd, snapshot, &im, err);
+    if (r < 0)
+        return r;
+    r = rbd_snap_get_id(cg_rbd_image_handle(im), snapshot->snapshot, ret_id);
+    cg_name_text(snapshot, true, text);
+    if (r == -ENOENT)
+        return cg_error_say(err, ENOENT, "there is no %s", text);
+    if (r < 0)
+        return cg_rbd_failed(r, err, "look for %s", text);
+    *ret_image = im;
+    im = NULL;
+    return 0;
 }
 
 static bool rbd_in_project(void *self, const struct cg_name *name, bool prefix, const char *project)

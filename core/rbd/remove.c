@@ -91,21 +91,14 @@ static int remove_snapshot(struct cg_rbd *rbd, const struct cg_name *name, struc
 {
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
     CG_CLEANUP(cg_rbd_marks_clear) struct cg_rbd_marks marks = { 0 };
-    struct cg_name head = *name;
     char text[CG_NAME_MAX];
     uint64_t id;
 
     cg_name_text(name, true, text);
-    head.snapshot[0] = '\0';
-    int r = cg_rbd_open_once(rbd, &head, true, &im, err);
+    int r = cg_rbd_open_head_of(rbd, name, &im, &id, err);
     if (r < 0)
         return r;
     rbd_image_t image = cg_rbd_image_handle(im);
-    r = rbd_snap_get_id(image, name->snapshot, &id);
-    if (r == -ENOENT)
-        return cg_error_say(err, ENOENT, "there is no %s", text);
-    if (r < 0)
-        return cg_rbd_failed(r, err, "delete %s", text);
     r = cg_rbd_marks_read(image, &marks, err);
     if (r == 0)
         r = check_snapshot(image, &marks, id, name->snapshot, text, err);

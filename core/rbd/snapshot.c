@@ -8,12 +8,10 @@
 static int snapshot_one(struct cg_rbd *rbd, const struct cg_name *name, struct cg_error *err)
 {
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
-    struct cg_name head = *name;
     char text[CG_NAME_MAX];
 
     cg_name_text(name, true, text);
-    head.snapshot[0] = '\0';
-    int r = cg_rbd_open_once(rbd, &head, true, &im, err);
+    int r = cg_rbd_open_head(rbd, name, &im, err);
     if (r < 0)
         return r;
     r = rbd_snap_create(cg_rbd_image_handle(im), name->snapshot);
