@@ -129,9 +129,6 @@ void cg_volume_unref(struct cg_volume *v)
     if (!v || !let_go(v))
         return;
     flush_before_end(v);
-    if (!leave(v))
-        return;
-    release(v);
-    forget(v);
-    free(v);
+    if (leave(v))
+        cg_volume_free(v);
 }
