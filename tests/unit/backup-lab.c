@@ -27,17 +27,24 @@ void lab_begin(struct lab *lab)
     lab_reopen(lab);
 }
 
-int lab_setup(void **state)
+int lab_setup_empty(void **state)
 {
     struct lab *lab = malloc(sizeof *lab);
 
     lab_begin(lab);
+    *state = lab;
+    return 0;
+}
+
+int lab_setup(void **state)
+{
+    lab_setup_empty(state);
+    struct lab *lab = *state;
     fake_space_add(lab->fake, "web", 3 * GIB);
     fake_space_add(lab->fake, "db", 3 * GIB);
     lab_write(lab, "web", 64 << 10, 8 * MIB, 1);
     lab_write(lab, "web", 64 << 10, 2100 * MIB, 2);
     lab_write(lab, "db", 64 << 10, 8 * MIB, 1);
-    *state = lab;
     return 0;
 }
 

@@ -28,6 +28,8 @@ void lab_end(struct lab *lab);
 /* For cmocka: a lab as *state, in which volumes/acme/web and db of 3 GiB have a little data, the
  * same at one place. */
 int lab_setup(void **state);
+/* The same with nothing in it. */
+int lab_setup_empty(void **state);
 int lab_teardown(void **state);
 
 /* Runs a command in the directory of the repository's project acme. */

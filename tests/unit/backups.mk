@@ -1,7 +1,7 @@
 unit_tests += tests/unit/test-backup tests/unit/test-objects \
 	tests/unit/test-backup-faults tests/unit/test-restore tests/unit/test-damage \
 	tests/unit/test-session tests/unit/test-leftovers tests/unit/test-cache \
-	tests/unit/test-export-diff
+	tests/unit/test-export-diff tests/unit/test-point-image
 
 backup_lab = tests/unit/backup-lab.c tests/unit/backup-lab.h tests/unit/fake-space.c \
 	tests/unit/fake-space.h tests/unit/fake-image.h
@@ -34,3 +34,6 @@ tests_unit_test_cache_LDADD = $(unit_ldadd)
 
 tests_unit_test_export_diff_SOURCES = tests/unit/test-export-diff.c $(backup_lab)
 tests_unit_test_export_diff_LDADD = $(unit_ldadd)
+
+tests_unit_test_point_image_SOURCES = tests/unit/test-point-image.c $(backup_lab)
+tests_unit_test_point_image_LDADD = $(unit_ldadd)

@@ -18,22 +18,6 @@
 /* Backups whose n-th step fails, or is the process's last: afterwards there is a whole point or
  * none, and the next run puts right what was left. */
 
-static int setup(void **state)
-{
-    struct lab *lab = malloc(sizeof *lab);
-
-    lab_begin(lab);
-    *state = lab;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    lab_end(*state);
-    free(*state);
-    return 0;
-}
-
 /* The repository through a store that fails. */
 static void reopen_faulty(struct lab *lab, struct fault_store_faults *f)
 {
@@ -197,9 +181,9 @@ static void test_killed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_first_fails, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_increment_fails, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_first_fails, lab_setup_empty, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_increment_fails, lab_setup_empty, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_killed, lab_setup_empty, lab_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

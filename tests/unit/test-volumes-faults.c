@@ -1,5 +1,4 @@
-/* What goes wrong in the middle: a process is killed, a call fails, something else comes in
- * between. */
+/* What goes wrong in the middle: a process is killed, a call fails. */
 #include "config.h"
 
 #include <errno.h>
@@ -301,14 +300,6 @@ static void test_zero_beside_growth(void **state)
     }
 }
 
-static void write_and_end(struct cg_space *space)
-{
-    struct cg_image *image = pool_open(space, V, CG_OPEN_WRITE);
-
-    put(image, 'B', 512, 4096);
-    cg_image_unref(image);
-}
-
 static void write_beside_reader(struct cg_space *space)
 {
     struct cg_image *reader = pool_open(space, V, CG_OPEN_READ);
@@ -448,148 +439,6 @@ static void test_run_directory_relative(void **state)
     setenv("COWGATE_RUN", pool.run, 1);
 }
 
-static void roll_back(void)
-{
-    struct cg_name s = pool_name(V "@s");
-    struct cg_error err;
-
-    assert_int_equal(cg_space_rollback(pool.space, &s, &err), 0);
-}
-
-/* The layers go while the clone is linking them: it takes those that are the volume's then. */
-static void test_clone_beside_rollback(void **state)
-{
-    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
-
-    (void)state;
-    put(image, 'A', 4096, 0);
-    cg_image_unref(image);
-    pool_snapshot(pool.space, V "@s");
-    for (hook.act_at_link = 1; hook.act_at_link < 6; hook.act_at_link++) {
-        unsigned at = hook.act_at_link;
-        image = pool_open(pool.space, V, CG_OPEN_WRITE);
-        put(image, 'B', 4096, 0);
-        cg_image_unref(image);
-        hook.act = roll_back;
-        pool_clone(pool.space, V, "volumes/p/c");
-        bool rolled = hook.act_at_link == 0;
-        hook.act_at_link = at;
-        image = pool_open(pool.space, "volumes/p/c", CG_OPEN_READ);
-        uint8_t first;
-        pool_read(image, &first, 1, 0);
-        assert_true(first == 'B' || (rolled && first == 'A'));
-        expect(image, (char)first, 4096, 0);
-        cg_image_unref(image);
-        pool_remove(pool.space, "volumes/p/c");
-    }
-}
-
-/* Two snapshots of the same moment are two. */
-static void test_snapshot_ids(void **state)
-{
-    struct cg_name a = pool_name(V "@a"), b = pool_name(V "@b");
-    struct cg_identity first, second, again;
-    struct cg_error err;
-
-    (void)state;
-    pool_snapshot(pool.space, V "@a");
-    assert_int_equal(cg_space_identify(pool.space, &a, &first, &err), 0);
-    pool_snapshot(pool.space, V "@b");
-    assert_int_equal(cg_space_identify(pool.space, &b, &second, &err), 0);
-    assert_int_equal(cg_space_identify(pool.space, &a, &again, &err), 0);
-    assert_string_not_equal(first.snapshot, second.snapshot);
-    assert_string_equal(first.snapshot, again.snapshot);
-}
-
-static bool overtook;
-
-static void overtake(void)
-{
-    overtook = !volume_is_locked();
-    if (overtook)
-        write_and_end(pool.space);
-}
-
-/* Somebody writes the volume while another opens it to write at once: that one opens it anew. */
-static void test_exclusive_overtaken(void **state)
-{
-    struct cg_space *second = pool_second(&pool);
-    struct cg_name v = pool_name(V);
-    unsigned overtaken = 0;
-
-    (void)state;
-    hook.act = overtake;
-    overtook = true;
-    for (unsigned at = 1; overtook; at++) {
-        struct cg_image *image;
-        struct cg_error err;
-        pool_remove(pool.space, V);
-        pool_create(pool.space, V, SIZE);
-        overtook = false;
-        hook.act_at_flock = at;
-        if (cg_space_open(second, &v, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &image, &err) < 0)
-            fail_msg("flock %u: %s", at, err.message);
-        hook.act_at_flock = 0;
-        expect(image, overtook ? 'B' : 0, 512, 4096);
-        cg_image_unref(image);
-        overtaken += overtook;
-    }
-    assert_true(overtaken > 2);
-    cg_space_free(second);
-}
-
-static struct cg_writer lock_of_v(void)
-{
-    struct cg_writer writer;
-    struct cg_error err;
-    char path[128];
-
-    snprintf(path, sizeof path, "%s/p/v", pool.dir);
-    CG_CLEANUP(cg_close) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    assert_int_equal(cg_writer_read(fd, &writer, &err), 0);
-    return writer;
-}
-
-static struct cg_image *reopened;
-
-static void reopen(void)
-{
-    assert_true(lock_of_v().brief); /* who comes now waits */
-    reopened = pool_open(pool.space, V, CG_OPEN_WRITE);
-}
-
-/* A writer that is flushing to end goes on, since somebody in its process has opened the volume:
- * others are refused again, and not left to wait for its end. */
-static void test_ending_taken_back(void **state)
-{
-    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE), *other;
-    struct cg_space *second = pool_second(&pool);
-    struct cg_error err;
-
-    (void)state;
-    alarm(50); /* less than others would wait */
-    put(image, 'A', 512, 0);
-    assert_false(lock_of_v().brief);
-    hook.act = reopen;
-    hook.act_at_sync = 1;
-    cg_image_unref(image);
-    assert_int_equal(hook.act_at_sync, 0);
-    assert_int_equal(lock_of_v().pid, getpid());
-    assert_false(lock_of_v().brief);
-    other = pool_open(second, V, CG_OPEN_WRITE);
-    assert_int_equal(cg_image_pwrite(other, "x", 1, 0, 0, &err), -EBUSY);
-    cg_image_unref(other);
-    put(reopened, 'B', 512, 0);
-    cg_image_unref(reopened);
-    assert_int_equal(lock_of_v().pid, 0);
-    other = pool_open(second, V, CG_OPEN_WRITE);
-    expect(other, 'B', 512, 0);
-    put(other, 'C', 512, 0);
-    cg_image_unref(other);
-    cg_space_free(second);
-    alarm(0);
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, faults_setup, faults_teardown)
@@ -599,11 +448,8 @@ int main(void)
         TEST(test_map_sync_failed),      TEST(test_begin_without_room),
         TEST(test_successor_killed),     TEST(test_run_directory_gone),
         TEST(test_lock_damaged),         TEST(test_run_directory_relative),
-        TEST(test_snapshot_ids),         TEST(test_clone_beside_rollback),
-
         TEST(test_data_sync_unknown),    TEST(test_rewrite_fails),
         TEST(test_begin_fails_late),     TEST(test_zero_beside_growth),
-        TEST(test_exclusive_overtaken),  TEST(test_ending_taken_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -513,11 +513,30 @@ static void test_empty_layers(void **state)
     cg_space_free(second);
 }
 
+/* Two snapshots of the same moment are two. */
+static void test_snapshot_ids(void **state)
+{
+    struct cg_name a = pool_name("volumes/p/v@a"), b = pool_name("volumes/p/v@b");
+    struct cg_identity first, second, again;
+    struct cg_error err;
+
+    (void)state;
+    pool_create(pool.space, "volumes/p/v", MIB);
+    pool_snapshot(pool.space, "volumes/p/v@a");
+    assert_int_equal(cg_space_identify(pool.space, &a, &first, &err), 0);
+    pool_snapshot(pool.space, "volumes/p/v@b");
+    assert_int_equal(cg_space_identify(pool.space, &b, &second, &err), 0);
+    assert_int_equal(cg_space_identify(pool.space, &a, &again, &err), 0);
+    assert_string_not_equal(first.snapshot, second.snapshot);
+    assert_string_equal(first.snapshot, again.snapshot);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_write_read, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_snapshot_clone, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_snapshot_ids, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_list, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_names, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_diff, one_pool_setup, one_pool_teardown),

@@ -221,3 +221,11 @@ void in_killed_process(void (*fn)(struct cg_space *space))
 {
     assert_true(in_killed_process_at(0, fn));
 }
+
+void write_and_end(struct cg_space *space)
+{
+    struct cg_image *image = pool_open(space, V, CG_OPEN_WRITE);
+
+    put(image, 'B', 512, 4096);
+    cg_image_unref(image);
+}

@@ -37,6 +37,9 @@ int faults_teardown(void **state);
 /* True if somebody holds the lock of V. */
 bool volume_is_locked(void);
 
+/* Writes into V and closes it, so that the volume is at rest. */
+void write_and_end(struct cg_space *space);
+
 /* Another process does it, killed at a step (0: at the end).  False if it took fewer steps. */
 bool in_killed_process_at(unsigned at, void (*fn)(struct cg_space *space));
 void in_killed_process(void (*fn)(struct cg_space *space));

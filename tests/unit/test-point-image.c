@@ -1,0 +1,92 @@
+/* Points as images: what a reader makes the cache load. */
+#include "config.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/base/cleanup.h"
+#include "tests/unit/backup-lab.h"
+#include "tests/unit/cmocka-all.h"
+
+#define DISK_CHUNKS 8
+
+/* A point of so many different chunks, opened with nothing of them cached. */
+static struct cg_image *open_chunks(struct lab *lab)
+{
+    struct cg_backup_result result;
+
+    fake_space_add(lab->fake, "disk", DISK_CHUNKS * CG_CHUNK_SIZE);
+    lab_write(lab, "disk", DISK_CHUNKS * CG_CHUNK_SIZE, 0, 1);
+    lab_backup(lab, "disk", "acme", "disk", &result);
+    lab_reopen(lab);
+    return lab_open(lab, result.point);
+}
+
+static uint64_t loads(struct lab *lab)
+{
+    return cg_cache_loads(cg_repository_cache(lab->repo));
+}
+
+static void *read_whole(void *image)
+{
+    CG_CLEANUP(cg_free) void *buf = malloc(CG_CHUNK_SIZE);
+    struct cg_error err;
+
+    for (uint64_t off = 0; buf && off < DISK_CHUNKS * CG_CHUNK_SIZE; off += CG_CHUNK_SIZE)
+        if (cg_image_pread(image, buf, CG_CHUNK_SIZE, off, &err) < 0)
+            return image;
+    return buf ? NULL : image;
+}
+
+/* Who reads whole chunks keeps all processors busy as it is: nothing is read ahead, and what
+ * several want at the same time is decoded once. */
+static void test_whole_chunks(void **state)
+{
+    struct lab *lab = *state;
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = open_chunks(lab);
+    struct cg_error err;
+    uint8_t byte;
+    pthread_t thread[3];
+    void *failed;
+
+    assert_int_equal(cg_image_pread(image, &byte, 1, 5 * CG_CHUNK_SIZE, &err), 0); /* the page */
+    uint64_t before = loads(lab);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, read_whole, image), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(pthread_join(thread[i], &failed), 0);
+        assert_null(failed);
+    }
+    assert_int_equal(loads(lab), before + DISK_CHUNKS - 1);
+}
+
+/* One request over several chunks has all of them fetched at once: also those behind one that
+ * can't be read. */
+static void test_request_of_many_chunks(void **state)
+{
+    struct lab *lab = *state;
+    CG_CLEANUP(cg_free) void *buf = malloc(DISK_CHUNKS * CG_CHUNK_SIZE);
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = open_chunks(lab);
+    struct cg_error err;
+    uint8_t byte;
+
+    assert_non_null(buf);
+    assert_int_equal(cg_image_pread(image, &byte, 1, 7 * CG_CHUNK_SIZE, &err), 0); /* the page */
+    uint64_t before = loads(lab);
+    lab_sh(lab, "rm -r chunks/*");
+    assert_true(cg_image_pread(image, buf, 7 * CG_CHUNK_SIZE, 0, &err) < 0);
+    for (unsigned i = 0; i < 10000 && loads(lab) < before + 7; i++)
+        usleep(1000);
+    assert_true(loads(lab) >= before + 7);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_whole_chunks, lab_setup_empty, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_request_of_many_chunks, lab_setup_empty, lab_teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
