@@ -49,6 +49,7 @@ keys info . "$volume" volumes/acme/clone
 keys info . 'name uuid volume size original_size created parent layers' volumes/acme/web@s1
 keys info . "$point" backups/acme/web/latest
 keys info . "$point" "$latest"
+keys info . 'name type size virtual_size time points read_only' "$latest.qcow2"
 keys info . 'name size immutable' volumes/acme/web.p1
 keys info . 'name size immutable' ./disk.raw
 keys diff '.[]' 'offset length type' volumes/acme/web ./larger.raw
