@@ -141,7 +141,9 @@ static int check_tls(const struct serve *s, struct cg_error *err)
 static int check(struct cli *cli, struct serve *s, char *root, size_t size)
 {
     struct cg_image *image = NULL;
-    const struct cg_gateway_options options = { .root = cli->root, .project = s->project };
+    const struct cg_gateway_options options = { .root = cli->root,
+                                                .project = s->project,
+                                                .serving = true };
     struct cg_name name;
 
     int r = cg_gateway_new(&options, &cli->gateway, &cli->err);

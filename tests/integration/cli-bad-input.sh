@@ -65,6 +65,7 @@ must_fail 1 'has a character other than letters' cowgate create 'volumes/acme/we
 must_fail 1 'open ../ghost: No such file or directory' cowgate import ../ghost volumes/acme/new
 must_fail 1 'there is no volume volumes/acme/ghost$' cowgate info volumes/acme/ghost
 must_fail 1 'read .*ceph.conf|needs a module' env CEPH_CONF=./no-ceph.conf cowgate info rbd/pool/image
+must_fail 1 'configuration has no such space' cowgate serve rbd/pool/image --socket ./sock
 must_fail 1 "the repository has no project 'acme'" cowgate info backups/acme/web/latest
 must_fail 1 'there is no partition table' cowgate info volumes/acme/web.p1
 must_fail 1 'is a partition' cowgate delete volumes/acme/web.p1
