@@ -17,7 +17,7 @@ held() {
     local call=$1 number=$2
     shift 2
     rm -f trace
-    ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" strace -f -o trace -e trace="$call" \
+    strace -f -o trace -e trace="$call" \
         -e inject="$call":delay_enter=${held_for:-3000000}:when="$number" "$@" 2>held.err &
     holder=$!
     wait_for 30 reached "$call" "${number%%:*}"
@@ -91,7 +91,7 @@ grep -q 'File exists' held.err || fail "$(cat held.err)"
 
 # File systems that can't rename exclusively: a hard link is as good, and without those a look.
 without() {
-    ASAN_OPTIONS="${ASAN_OPTIONS:-}:detect_leaks=0" strace -f -o trace -e trace=renameat2,link,rename \
+    strace -f -o trace -e trace=renameat2,link,rename \
         -e inject=renameat2:error=EINVAL "$@"
 }
 for injected in '' '-e inject=link:error=EPERM'; do
