@@ -18,18 +18,30 @@
 
 struct serve {
     const char *image, *listen, *socket, *project, *certificates, *psk, *threads;
-    bool read_only, insecure, verbose;
+    bool read_only, detect_zeros, insecure, verbose;
     bool remote;                /* requests wait for other machines */
     char address[256], port[8]; /* of listen */
     char socket_path[CLI_SOCKET_PATH_SIZE];
 };
 
-enum { LISTEN = 256, SOCKET, READ_ONLY, PROJECT, CERTIFICATES, PSK, THREADS, INSECURE, VERBOSE };
+enum {
+    LISTEN = 256,
+    SOCKET,
+    READ_ONLY,
+    DETECT_ZEROS,
+    PROJECT,
+    CERTIFICATES,
+    PSK,
+    THREADS,
+    INSECURE,
+    VERBOSE
+};
 
 static const struct option serve_options[] = {
     { "listen", required_argument, NULL, LISTEN },
     { "socket", required_argument, NULL, SOCKET },
     { "read-only", no_argument, NULL, READ_ONLY },
+    { "detect-zeros", no_argument, NULL, DETECT_ZEROS },
     { "project", required_argument, NULL, PROJECT },
     { "tls-certificates", required_argument, NULL, CERTIFICATES },
     { "tls-psk", required_argument, NULL, PSK },
@@ -52,6 +64,9 @@ static int set_serve(void *opaque, int option, const char *value)
         break;
     case READ_ONLY:
         s->read_only = true;
+        break;
+    case DETECT_ZEROS:
+        s->detect_zeros = true;
         break;
     case PROJECT:
         s->project = value;
@@ -225,6 +240,8 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
     }
     if (s->read_only)
         args[n++] = "readonly=true";
+    if (s->detect_zeros)
+        args[n++] = "detect-zeros=true";
     if (!cli->quiet) {
         describe_ready(s, ready, sizeof ready);
         args[n++] = ready;

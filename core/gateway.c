@@ -9,6 +9,7 @@
 #include "core/backups/backups.h"
 #include "core/base/cleanup.h"
 #include "core/gateway.h"
+#include "core/image/detect.h"
 #include "core/image/file.h"
 #include "core/image/nbd.h"
 #include "core/image/window.h"
@@ -20,7 +21,7 @@
 struct cg_gateway {
     struct cg_root root;
     char *project; /* NULL: all */
-    bool read_only, serving;
+    bool read_only, serving, detect_zeros;
     struct cg_space *volumes;
     pthread_mutex_t lock;
     struct cg_repository *repository; /* guarded by lock; NULL until it's needed */
@@ -147,6 +148,21 @@ int cg_gateway_space_below(struct cg_gateway *g, const struct cg_name *prefix,
     return space_of(g, prefix, true, ret_space, err);
 }
 
+/* Lays an image that tells zeros over one that can't change while it's open: a volume's head is as
+ * it was when it was opened if nothing of this gateway writes. */
+static int detect_zeros(struct cg_gateway *g, const struct cg_name *name, struct cg_image **image,
+                        struct cg_error *err)
+{
+    struct cg_image *below = *image;
+
+    if (!cg_image_immutable(below) && !(g->read_only && name->space == CG_NAME_VOLUMES))
+        return 0;
+    int r = cg_detect_open(below, image, err);
+    if (r == 0)
+        cg_image_unref(below);
+    return r;
+}
+
 /* Opens name in its space and lays a window over it if a partition is meant. */
 static int open_in_space(struct cg_space *space, const struct cg_name *name, unsigned flags,
                          struct cg_image **ret_image, struct cg_error *err)
@@ -174,9 +190,17 @@ int cg_gateway_open(struct cg_gateway *g, const struct cg_name *name, unsigned f
 
     if (r < 0)
         return r;
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     if (g->read_only)
         flags = CG_OPEN_READ;
-    return open_in_space(space, name, flags, ret_image, err);
+    r = open_in_space(space, name, flags, &image, err);
+    if (r == 0 && g->detect_zeros)
+        r = detect_zeros(g, name, &image, err);
+    if (r == 0) {
+        *ret_image = image;
+        image = NULL;
+    }
+    return r;
 }
 
 int cg_gateway_open_any(struct cg_gateway *g, const char *text, unsigned flags,
@@ -318,6 +342,7 @@ int cg_gateway_new(const struct cg_gateway_options *options, struct cg_gateway *
     pthread_mutex_init(&g->lock, NULL);
     g->read_only = options->read_only;
     g->serving = options->serving;
+    g->detect_zeros = options->detect_zeros;
     int r = cg_root_load(options->root, &g->root, err);
     if (r < 0)
         goto fail;

@@ -12,6 +12,8 @@ struct cg_gateway_options {
     const char *root;    /* NULL: $COWGATE_ROOT, else the default of this user */
     const char *project; /* NULL: all; else names in other projects don't exist */
     bool read_only;      /* nothing is opened for writing */
+    bool detect_zeros;   /* look for zeros in what can't change while it's open: see
+                            cg_detect_open */
     bool serving;        /* names come from others: only the spaces that the root configures are
                             there */
 };

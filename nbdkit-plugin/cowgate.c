@@ -35,7 +35,7 @@ static char *project;
 static char *export_name; /* what the empty export name means; NULL: nothing */
 static char *socket_path; /* to remove at the end */
 static char *ready;       /* what to say when clients can connect */
-static bool read_only;
+static bool read_only, detect_zeros;
 static struct cg_gateway *gateway;
 
 struct connection {
@@ -147,6 +147,14 @@ static int set_export(const char *value)
                : set_once(&export_name, "export", value);
 }
 
+static int set_bool(bool *field, const char *value)
+{
+    int r = nbdkit_parse_bool(value);
+
+    *field = r == 1;
+    return r < 0 ? -1 : 0;
+}
+
 static int cowgate_config(const char *key, const char *value)
 {
     if (strcmp(key, "root") == 0)
@@ -155,17 +163,16 @@ static int cowgate_config(const char *key, const char *value)
         return set_once(&project, key, value);
     if (strcmp(key, "export") == 0)
         return set_export(value);
-    if (strcmp(key, "readonly") == 0) {
-        int r = nbdkit_parse_bool(value);
-        read_only = r == 1;
-        return r < 0 ? -1 : 0;
-    }
+    if (strcmp(key, "readonly") == 0)
+        return set_bool(&read_only, value);
+    if (strcmp(key, "detect-zeros") == 0)
+        return set_bool(&detect_zeros, value);
     if (strcmp(key, "socket") == 0)
         return set_path(&socket_path, key, value);
     if (strcmp(key, "ready") == 0)
         return set_once(&ready, key, value);
-    nbdkit_error("unknown parameter '%s': there are root, project, readonly, export, socket and "
-                 "ready",
+    nbdkit_error("unknown parameter '%s': there are root, project, readonly, detect-zeros, export, "
+                 "socket and ready",
                  key);
     return -1;
 }
@@ -177,6 +184,7 @@ static int cowgate_get_ready(void)
         .root = root,
         .project = project,
         .read_only = read_only,
+        .detect_zeros = detect_zeros,
     };
     struct cg_error err;
 
@@ -503,6 +511,7 @@ static struct nbdkit_plugin plugin = {
                    "user's).\n"
                    "project=P       Serve only this project.\n"
                    "readonly=true   Open nothing for writing.\n"
+                   "detect-zeros=true  Look for zeros in what can't change.\n"
                    "export=NAME     What the empty export name means (default: nothing).\n"
                    "socket=PATH     A unix socket to remove at the end.\n"
                    "ready=TEXT      What to print when clients can connect.",

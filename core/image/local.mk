@@ -1,4 +1,5 @@
 core_libcowgate_base_la_SOURCES += \
+	core/image/detect.c core/image/detect.h \
 	core/image/extents.c \
 	core/image/file.c core/image/file.h \
 	core/image/image.c core/image/image.h \

@@ -6,6 +6,7 @@ cli_tests = \
 	tests/integration/cli-main.sh \
 	tests/integration/cli-progress.sh \
 	tests/integration/cli-unfinished.sh \
+	tests/integration/export-device.sh \
 	tests/integration/install.sh \
 	tests/integration/main-clones.sh \
 	tests/integration/main-disk.sh \
@@ -15,6 +16,7 @@ cli_tests = \
 	tests/integration/serve-ending.sh \
 	tests/integration/serve-socket.sh \
 	tests/integration/serve-tls.sh \
+	tests/integration/serve-zeros.sh \
 	tests/integration/volumes-reopen.sh
 TESTS += $(cli_tests)
 EXTRA_DIST += $(cli_tests)

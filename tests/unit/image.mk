@@ -1,4 +1,4 @@
-unit_tests += tests/unit/test-compare tests/unit/test-copy tests/unit/test-file tests/unit/test-nbd tests/unit/test-window
+unit_tests += tests/unit/test-compare tests/unit/test-copy tests/unit/test-detect tests/unit/test-file tests/unit/test-nbd tests/unit/test-window
 
 fake_image = tests/unit/fake-image.c tests/unit/fake-image.h
 oracle = tests/unit/oracle.c tests/unit/oracle.h
@@ -10,6 +10,9 @@ tests_unit_test_compare_LDADD = $(unit_ldadd)
 
 tests_unit_test_copy_SOURCES = tests/unit/test-copy.c $(fake_image)
 tests_unit_test_copy_LDADD = $(unit_ldadd)
+
+tests_unit_test_detect_SOURCES = tests/unit/test-detect.c $(fake_image)
+tests_unit_test_detect_LDADD = $(unit_ldadd)
 
 tests_unit_test_file_SOURCES = tests/unit/test-file.c $(oracle) $(scratch)
 tests_unit_test_file_LDADD = $(unit_ldadd)
