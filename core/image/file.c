@@ -40,6 +40,8 @@ struct file {
 /* SEEK_HOLE tells a few hundred thousand extents a second: one call must not take long. */
 #define EXTENTS_MAX 4096
 
+#define LOOK ((uint64_t)1 << 20) /* what zeroing a device looks at in one go */
+
 /* The file's own bytes: what it had when it was opened, or grew to by resize. */
 static uint64_t own_size(struct file *f)
 {
@@ -277,8 +279,41 @@ static int write_edge(struct file *f, uint64_t start, uint64_t end, struct cg_er
     return 0;
 }
 
+static int zero_out(struct file *f, uint64_t len, uint64_t off, struct cg_error *err)
+{
+    uint64_t range[2] = { off, len };
+
+    if (ioctl(f->fd, BLKZEROOUT, range) < 0)
+        return cg_error_set(err, errno, "zero %llu bytes at %llu of %s", (unsigned long long)len,
+                            (unsigned long long)off, f->path);
+    return 0;
+}
+
+/* Zeroes what doesn't read as zeros already: so a thin device stays thin. */
+static int zero_data(struct file *f, uint64_t len, uint64_t off, struct cg_error *err)
+{
+    size_t grain = (size_t)cg_max(f->sector, 4096), have = (size_t)cg_min(len, LOOK);
+    CG_CLEANUP(cg_free) uint8_t *buf = cg_bulk_buffer(have);
+    int r = buf ? 0 : cg_error_set(err, ENOMEM, "zero %s", f->path);
+
+    while (r == 0 && len > 0) {
+        size_t n = (size_t)cg_min(len, have), run;
+        r = file_pread(f, buf, n, off, err);
+        for (size_t at = 0; r == 0 && at < n; at += run) {
+            bool zeros;
+            run = cg_zero_run(buf + at, n - at, grain, &zeros);
+            if (!zeros)
+                r = zero_out(f, run, off + at, err);
+        }
+        off += n;
+        len -= n;
+    }
+    return r;
+}
+
 /* Punching is the only call that fails rather than write zeros where the device can't do better, so
- * it is what CG_FAST gets; and it may unmap. */
+ * it is what CG_FAST gets; and it may unmap.  Where there is none, as on device mapper's thin
+ * volumes, zeros that are written take space. */
 static int zero_sectors(struct file *f, uint64_t range[2], unsigned flags, struct cg_error *err)
 {
     int r = -EOPNOTSUPP;
@@ -289,10 +324,8 @@ static int zero_sectors(struct file *f, uint64_t range[2], unsigned flags, struc
         return cg_error_say(err, EOPNOTSUPP, "%s can't zero fast and keep the space", f->path);
     if (r != -EOPNOTSUPP || (flags & CG_FAST))
         return r;
-    if (ioctl(f->fd, BLKZEROOUT, range) < 0)
-        return cg_error_set(err, errno, "zero %llu bytes at %llu of %s",
-                            (unsigned long long)range[1], (unsigned long long)range[0], f->path);
-    return 0;
+    return flags & CG_MAY_TRIM ? zero_data(f, range[1], range[0], err)
+                               : zero_out(f, range[1], range[0], err);
 }
 
 static int device_zero(void *self, uint64_t len, uint64_t off, unsigned flags, struct cg_error *err)
