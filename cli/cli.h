@@ -88,7 +88,7 @@ void cli_catch_interrupts(void);
 
 /* A progress bar on standard error (a line now and then if that is no terminal; nothing with
  * --quiet).  The progress to hand to a job is valid until cli_progress_end, which takes the bar
- * away. One at a time. */
+ * away. One at a time.  what NULL: no bar, only the interrupts. */
 const struct cg_progress *cli_progress_begin(struct cli *cli, const char *what);
 void cli_progress_end(void);
 
@@ -104,6 +104,7 @@ int cli_export_diff(struct cli *cli, const char *point, const char *from, const 
                     bool force);            /* export_diff.c */
 cli_fn cli_backup, cli_restore, cli_verify; /* backups.c */
 cli_fn cli_serve;                           /* serve.c */
+cli_fn cli_migrate;                         /* migrate.c */
 cli_fn cli_mount, cli_umount;               /* mount.c */
 
 #endif

@@ -6,6 +6,10 @@ cli_cowgate_SOURCES = \
 	cli/export_diff.c \
 	cli/look.c \
 	cli/main.c \
+	cli/migrate.c cli/migrate.h \
+	cli/migrate_check.c cli/migrate_check.h \
+	cli/migrate_server.c cli/migrate_server.h \
+	cli/migrate_steps.c \
 	cli/mount.c \
 	cli/progress.c \
 	cli/serve.c \

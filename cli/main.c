@@ -36,6 +36,13 @@ const struct cli_command cli_commands[] = {
     { "serve", "[IMAGE] [--socket PATH | --listen ADDR:PORT] ...", "serve NBD exports", cli_serve },
     { "mount", "[--read-only] [--project P] [--foreground] DIR", "mount everything as files",
       cli_mount },
+    { "migrate",
+      "spec IMAGE [--advertise ADDRESS]\n"
+      "       cowgate migrate prepare|run SOURCE rbd/POOL/IMAGE [--serve [--listen ADDR:PORT]]\n"
+      "               [--advertise ADDRESS] [--stream nbd|file] [--snapshots]\n"
+      "       cowgate migrate execute|commit|abort rbd/POOL/IMAGE\n"
+      "       cowgate migrate status [rbd/POOL/IMAGE]",
+      "move anything into Ceph while it is in use", cli_migrate },
     { "umount", "DIR", "unmount, with everything flushed", cli_umount },
     { NULL, NULL, NULL, NULL },
 };

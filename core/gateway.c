@@ -39,6 +39,11 @@ const char *cg_gateway_root(struct cg_gateway *g)
     return g->root.path;
 }
 
+const char *cg_gateway_advertise(struct cg_gateway *g)
+{
+    return g->root.advertise;
+}
+
 const char *cg_gateway_project(struct cg_gateway *g)
 {
     return g->project;

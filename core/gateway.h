@@ -33,6 +33,9 @@ void cg_gateway_free(struct cg_gateway *gateway);
 /* The root's absolute path. */
 const char *cg_gateway_root(struct cg_gateway *gateway);
 
+/* Where the root's images are served, as its configuration says ("advertise"), or NULL. */
+const char *cg_gateway_advertise(struct cg_gateway *gateway);
+
 /* The project that the gateway is bound to, or NULL. */
 const char *cg_gateway_project(struct cg_gateway *gateway);
 

@@ -224,6 +224,12 @@ int cg_root_load(const char *path, struct cg_root *ret, struct cg_error *err)
     root.repository = repository;
     repository = NULL;
     root.rbd = json_incref(json_object_get(config, "rbd"));
+    const char *advertise = json_string_value(json_object_get(config, "advertise"));
+    root.advertise = advertise ? strdup(advertise) : NULL;
+    if (advertise && !root.advertise) {
+        cg_root_clear(&root);
+        return cg_error_set(err, ENOMEM, "open root %s", full);
+    }
     *ret = root;
     return 0;
 }
@@ -233,6 +239,7 @@ void cg_root_clear(struct cg_root *root)
     free(root->path);
     free(root->pool);
     free(root->repository);
+    free(root->advertise);
     json_decref(root->rbd);
     *root = (struct cg_root){ 0 };
 }

@@ -11,6 +11,7 @@ struct cg_root {
     char *path;       /* absolute */
     char *pool;       /* absolute */
     char *repository; /* absolute */
+    char *advertise;  /* where its images are served, for migrations; NULL if it doesn't say */
     json_t *rbd;      /* what the configuration says of rbd/; NULL if nothing */
 };
 

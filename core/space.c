@@ -184,3 +184,37 @@ int cg_space_release(struct cg_space *space, const struct cg_name *name, const c
         return cannot(space, "release", err);
     return space->ops->release(space->self, name, uuid, err);
 }
+
+int cg_space_migrate_stream(struct cg_space *space, const struct cg_name *name, const char *stream,
+                            struct cg_error *err)
+{
+    if (!space->ops->migrate_stream)
+        return cannot(space, "migrate", err);
+    return space->ops->migrate_stream(space->self, name, stream, err);
+}
+
+int cg_space_migrate_prepare(struct cg_space *space, const struct cg_name *name, const char *spec,
+                             struct cg_error *err)
+{
+    if (!space->ops->migrate_prepare)
+        return cannot(space, "migrate", err);
+    return space->ops->migrate_prepare(space->self, name, spec, err);
+}
+
+int cg_space_migrate_step(struct cg_space *space, const struct cg_name *name,
+                          enum cg_migration_step step,
+                          int (*progress)(void *opaque, uint64_t done, uint64_t total),
+                          void *opaque, struct cg_error *err)
+{
+    if (!space->ops->migrate_step)
+        return cannot(space, "migrate", err);
+    return space->ops->migrate_step(space->self, name, step, progress, opaque, err);
+}
+
+int cg_space_migrate_status(struct cg_space *space, const struct cg_name *name,
+                            struct cg_migration_status *ret, struct cg_error *err)
+{
+    if (!space->ops->migrate_status)
+        return cannot(space, "migrate", err);
+    return space->ops->migrate_status(space->self, name, ret, err);
+}

@@ -46,6 +46,27 @@ struct cg_entry {
 
 #define CG_DEPTH_MAX 16
 
+/* How far an image is that fills itself from a stream. */
+enum cg_migration_state {
+    CG_MIGRATION_NONE, /* the image is there and no migration is under way */
+    CG_MIGRATION_PREPARED,
+    CG_MIGRATION_EXECUTING, /* or it was, when who did it died */
+    CG_MIGRATION_EXECUTED,
+    CG_MIGRATION_UNSETTLED, /* something else was begun, and not ended: it can be aborted */
+};
+
+struct cg_migration_status {
+    enum cg_migration_state state;
+    char description[128]; /* what the space says of it; may be "" */
+};
+
+enum cg_migration_step {
+    CG_MIGRATION_EXECUTE,
+    CG_MIGRATION_COMMIT,
+    CG_MIGRATION_ABORT,
+    CG_MIGRATION_SPARSIFY,
+};
+
 /* Returning non-zero ends the listing with that result. */
 typedef int cg_entry_fn(void *opaque, const struct cg_entry *entry, struct cg_error *err);
 
@@ -121,6 +142,24 @@ struct cg_space_ops {
      * returns; again for the same uuid is fine, and so is a release of what isn't held. */
     int (*hold)(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
     int (*release)(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
+    /* 0 if images of name's place can fill themselves from a stream of this kind ("nbd", "file");
+     * -ENOTSUP if not. */
+    int (*migrate_stream)(void *self, const struct cg_name *name, const char *stream,
+                          struct cg_error *err);
+    /* Makes an image that is usable at once and takes what it hasn't got yet from the stream that
+     * spec (JSON, as the space's own tools take it) describes.  -EEXIST if there is an image. */
+    int (*migrate_prepare)(void *self, const struct cg_name *name, const char *spec,
+                           struct cg_error *err);
+    /* EXECUTE fills it, and may be called again after it failed or died; COMMIT makes it
+     * independent of the stream; ABORT removes it; SPARSIFY, after COMMIT, gives back what was
+     * copied as zeros from a stream that has no holes.  progress may be NULL; a non-zero return of
+     * it cancels EXECUTE. */
+    int (*migrate_step)(void *self, const struct cg_name *name, enum cg_migration_step step,
+                        int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                        struct cg_error *err);
+    /* -ENOENT: there is no such image.  Works also when the stream can't be reached. */
+    int (*migrate_status)(void *self, const struct cg_name *name, struct cg_migration_status *ret,
+                          struct cg_error *err);
     void (*close)(void *self);
 };
 
@@ -185,5 +224,15 @@ int cg_space_hold(struct cg_space *space, const struct cg_name *name, const char
                   struct cg_error *err);
 int cg_space_release(struct cg_space *space, const struct cg_name *name, const char *uuid,
                      struct cg_error *err);
+int cg_space_migrate_stream(struct cg_space *space, const struct cg_name *name, const char *stream,
+                            struct cg_error *err);
+int cg_space_migrate_prepare(struct cg_space *space, const struct cg_name *name, const char *spec,
+                             struct cg_error *err);
+int cg_space_migrate_step(struct cg_space *space, const struct cg_name *name,
+                          enum cg_migration_step step,
+                          int (*progress)(void *opaque, uint64_t done, uint64_t total),
+                          void *opaque, struct cg_error *err);
+int cg_space_migrate_status(struct cg_space *space, const struct cg_name *name,
+                            struct cg_migration_status *ret, struct cg_error *err);
 
 #endif

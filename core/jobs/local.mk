@@ -7,6 +7,9 @@ core_libcowgate_la_SOURCES += \
 	core/jobs/compare.c core/jobs/compare.h \
 	core/jobs/copy.c core/jobs/copy.h \
 	core/jobs/export_diff.c core/jobs/export_diff.h \
+	core/jobs/migrate_source.c core/jobs/migrate_source.h \
+	core/jobs/migrate_spec.c core/jobs/migrate_spec.h \
+	core/jobs/migration.c core/jobs/migration.h \
 	core/jobs/output.c core/jobs/output.h \
 	core/jobs/pace.c core/jobs/pace.h \
 	core/jobs/progress.h \

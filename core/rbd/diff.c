@@ -85,6 +85,8 @@ static int open_end(struct cg_rbd *rbd, const struct cg_name *name, struct end *
         r = rbd_snap_get_id(e->image, name->snapshot, &e->snapshot);
     if (r < 0)
         return cg_rbd_failed(r, err, "look at an end of a diff");
+    if (features & RBD_FEATURE_MIGRATING) /* librbd can't tell then, or even crashes (Ceph 16) */
+        return cg_error_say(err, ENOTSUP, "the image is being migrated");
     e->map = features & RBD_FEATURE_FAST_DIFF;
     e->map_valid = !(flags & (RBD_FLAG_OBJECT_MAP_INVALID | RBD_FLAG_FAST_DIFF_INVALID));
     e->parent = overlap > 0;

@@ -13,7 +13,12 @@ static void identify_parent(rbd_image_t image, char ret[static CG_ID_MAX + 1])
 {
     rbd_linked_image_spec_t parent;
     rbd_snap_spec_t snap;
+    uint64_t features;
 
+    if (rbd_get_features(image, &features) == 0 && (features & RBD_FEATURE_MIGRATING)) {
+        strcpy(ret, "migration");
+        return;
+    }
     if (rbd_get_parent(image, &parent, &snap) < 0)
         return;
     snprintf(ret, CG_ID_MAX + 1, "%" PRId64 "/%s@%" PRIu64, parent.pool_id, parent.image_id,

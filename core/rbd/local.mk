@@ -15,6 +15,7 @@ core_rbd_cowgate_rbd_la_SOURCES = \
 	core/rbd/list.c \
 	core/rbd/lock.c \
 	core/rbd/marks.c core/rbd/marks.h \
+	core/rbd/migration.c \
 	core/rbd/moment.c \
 	core/rbd/policy.c core/rbd/policy.h \
 	core/rbd/opens.c \

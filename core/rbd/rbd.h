@@ -121,5 +121,14 @@ int cg_rbd_resize(void *self, const struct cg_name *name, uint64_t size, struct 
 int cg_rbd_rename(void *self, const struct cg_name *from, const struct cg_name *to,
                   struct cg_error *err);
 int cg_rbd_remove(void *self, const struct cg_name *name, unsigned flags, struct cg_error *err);
+int cg_rbd_migrate_stream(void *self, const struct cg_name *name, const char *stream,
+                          struct cg_error *err);
+int cg_rbd_migrate_prepare(void *self, const struct cg_name *name, const char *spec,
+                           struct cg_error *err);
+int cg_rbd_migrate_step(void *self, const struct cg_name *name, enum cg_migration_step step,
+                        int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                        struct cg_error *err);
+int cg_rbd_migrate_status(void *self, const struct cg_name *name, struct cg_migration_status *ret,
+                          struct cg_error *err);
 
 #endif

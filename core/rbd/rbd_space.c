@@ -166,6 +166,10 @@ static const struct cg_space_ops rbd_ops = {
     .freeze = cg_rbd_freeze,
     .hold = cg_rbd_hold,
     .release = cg_rbd_release,
+    .migrate_stream = cg_rbd_migrate_stream,
+    .migrate_prepare = cg_rbd_migrate_prepare,
+    .migrate_step = cg_rbd_migrate_step,
+    .migrate_status = cg_rbd_migrate_status,
     .close = rbd_space_close,
 };
 

@@ -11,6 +11,7 @@ rbd_scripts = \
 	tests/integration/rbd-faults.sh \
 	tests/integration/rbd-io.sh \
 	tests/integration/rbd-main.sh \
+	tests/integration/rbd-migrate.sh \
 	tests/integration/rbd-outage.sh \
 	tests/integration/rbd-restore.sh \
 	tests/integration/rbd-settings.sh

@@ -1,0 +1,94 @@
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "cli/migrate_check.h"
+#include "core/base/cleanup.h"
+#include "core/image/file.h"
+#include "core/image/nbd.h"
+#include "core/jobs/migrate_spec.h"
+
+#define SAMPLES 16
+#define SAMPLE 4096 /* bytes */
+
+static int open_own(struct cli *cli, const char *text, struct cg_image **ret_image)
+{
+    struct cg_name name;
+    int r = cg_name_parse(text, &name, &cli->err);
+
+    return r < 0 ? r : cg_gateway_open(cli->gateway, &name, CG_OPEN_READ, ret_image, &cli->err);
+}
+
+int cli_migrate_size(struct cli *cli, const struct cg_migration_record *record, uint64_t *ret)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    char text[CG_NAME_MAX];
+    size_t len;
+
+    strcpy(text, record->image[record->count - 1].name);
+    len = strlen(text);
+    if (len > 6 && strcmp(text + len - 6, ".qcow2") == 0)
+        text[len - 6] = '\0'; /* of a history, the last point's */
+    int r = open_own(cli, text, &image);
+    if (r == 0)
+        *ret = cg_image_size(image);
+    return r;
+}
+
+/* Samples from the whole image, the first at its start: where a partition table is, and a history's
+ * header. */
+static int compare(struct cg_image *own, struct cg_image *other, const char *location,
+                   struct cg_error *err)
+{
+    unsigned char a[SAMPLE], b[SAMPLE];
+    uint64_t size = cg_image_size(own), step = size / SAMPLES / SAMPLE * SAMPLE;
+
+    if (cg_image_size(other) != size)
+        return cg_error_say(err, EINVAL,
+                            "%s has %" PRIu64 " bytes, not %" PRIu64 ": it belongs to another root",
+                            location, cg_image_size(other), size);
+    for (unsigned i = 0; i < SAMPLES; i++) {
+        uint64_t off = i * step;
+        size_t len = size - off < SAMPLE ? (size_t)(size - off) : SAMPLE;
+        int r = cg_image_pread(own, a, len, off, err);
+        if (r == 0)
+            r = cg_image_pread(other, b, len, off, err);
+        if (r < 0)
+            return r;
+        if (memcmp(a, b, len))
+            return cg_error_say(err, EINVAL, "%s isn't the same image: it belongs to another root",
+                                location);
+    }
+    return 0;
+}
+
+static int check(struct cli *cli, const struct cg_migration_record *record, const char *name)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *own = NULL;
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *other = NULL;
+    char location[CG_NAME_MAX * 2];
+
+    int r = cg_migrate_location(record->address, name, location, &cli->err);
+    if (r == 0)
+        r = open_own(cli, name, &own);
+    if (r < 0)
+        return r;
+    r = strcmp(record->stream, "nbd") == 0 ? cg_nbd_open(location, false, &other, &cli->err)
+                                           : cg_file_open(location, false, &other, &cli->err);
+    if (r < 0)
+        return cg_error_prefix(&cli->err, r,
+                               "nobody serves this at %s (see --serve and --advertise)",
+                               record->address);
+    return compare(own, other, location, &cli->err);
+}
+
+int cli_migrate_check(struct cli *cli, const struct cg_migration_record *record)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < record->count; i++)
+        r = check(cli, record, record->image[i].name);
+    return r;
+}

@@ -1,0 +1,15 @@
+/* Whether what answers at a migration's address is what the migration reads. */
+#ifndef CG_CLI_MIGRATE_CHECK_H
+#define CG_CLI_MIGRATE_CHECK_H
+
+#include "cli/cli.h"
+#include "core/jobs/migration.h"
+
+/* The size of the new image's content, bytes. */
+int cli_migrate_size(struct cli *cli, const struct cg_migration_record *record, uint64_t *ret);
+
+/* Connects to the record's address as others will, and compares each image's size and samples of
+ * its content with the root's own. */
+int cli_migrate_check(struct cli *cli, const struct cg_migration_record *record);
+
+#endif
