@@ -127,6 +127,8 @@ static void become_server(const struct cli *cli, const struct cg_migration *m, c
         }
         if (record->insecure)
             args[n++] = "--insecure";
+        if (cg_arg_kind(record->source) != CG_ARG_NAME) /* nobody may know its holes */
+            args[n++] = "--detect-zeros";
     }
     args[n++] = "--read-only";
     args[n] = NULL;

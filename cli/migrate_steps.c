@@ -410,13 +410,17 @@ int cli_migration_stay(struct cli_migration *mi)
 
     strcpy(target, mi->m->record.target);
     cli_migration_close(mi);
-    while (dir && cli_migrate_server_runs(dir) && p->report(p->opaque, 0, 0) == 0)
-        nanosleep(&pause, NULL);
+    int r = 0;
+    for (bool asked = false; dir && !asked; nanosleep(&pause, NULL)) {
+        asked = p->report(p->opaque, 0, 0) != 0;
+        if (!asked && cli_migrate_server_runs(dir))
+            continue;
+        r = cli_migration_open(cli, target, mi);
+        if (r != -EBUSY) /* else whoever is at it has ended the server, or is about to start one */
+            break;
+    }
     cli_progress_end();
-    if (!dir || access(dir, F_OK) < 0) /* committed or aborted */
-        return 0;
-    int r = cli_migration_open(cli, target, mi);
-    if (r == -ENOENT)
+    if (!dir || r == -ENOENT) /* committed or aborted */
         return 0;
     if (r == 0)
         r = cli_migrate_server_stop(mi->m, &cli->err);

@@ -11,6 +11,8 @@ rbd_scripts = \
 	tests/integration/rbd-faults.sh \
 	tests/integration/rbd-io.sh \
 	tests/integration/rbd-main.sh \
+	tests/integration/rbd-migrate-luks.sh \
+	tests/integration/rbd-migrate-sources.sh \
 	tests/integration/rbd-migrate.sh \
 	tests/integration/rbd-outage.sh \
 	tests/integration/rbd-restore.sh \
@@ -20,4 +22,4 @@ TESTS += $(rbd_scripts)
 endif
 EXTRA_DIST += $(rbd_scripts) tests/integration/ceph-functions.sh tests/integration/rbd-write.py \
 	tests/integration/rbd-extents.py \
-	tests/integration/rbd-functions.sh tests/integration/rbd-writers.py
+	tests/integration/rbd-functions.sh tests/integration/rbd-migrate-functions.sh tests/integration/rbd-writers.py
