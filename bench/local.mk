@@ -11,6 +11,7 @@ EXTRA_DIST += \
 	bench/section_first_byte.py \
 	bench/section_fuse.py \
 	bench/section_incremental.py \
+	bench/section_migrate.py \
 	bench/section_nbd.py \
 	bench/section_rbd.py \
 	bench/servers.py

@@ -19,6 +19,7 @@ import section_clone
 import section_first_byte
 import section_fuse
 import section_incremental
+import section_migrate
 import section_nbd
 import section_rbd
 
@@ -30,6 +31,7 @@ SECTIONS = {
     "fuse": section_fuse,
     "nbd": section_nbd,
     "rbd": section_rbd,
+    "migrate": section_migrate,
 }
 
 
