@@ -7,7 +7,7 @@ requires nbdkit --filter=delay --dump-plugin memory
 
 cowgate init
 # A source and a target of which each request takes a while.
-nbdkit --unix "$tmp/slow" --filter=delay -P "$tmp/slow.pid" memory 256M rdelay=200ms wdelay=200ms delay-zero=200ms
+nbdkit --unix "$tmp/slow" --filter=delay -P "$tmp/slow.pid" memory 256M rdelay=1 wdelay=1 delay-zero=1
 cleanup_fn eval 'kill "$(cat slow.pid)"'
 slow="nbd+unix:///?socket=$tmp/slow"
 /usr/bin/qemu-io -f raw -c 'write -P 7 0 64M' "$slow" >/dev/null
