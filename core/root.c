@@ -176,6 +176,43 @@ static char *absolute_repository(const char *root, const char *value)
     return path ? strdup(path) : NULL;
 }
 
+int cg_root_decode(const char *path, const char *text, size_t len, struct cg_root *ret,
+                   struct cg_error *err)
+{
+    json_error_t where;
+    CG_CLEANUP(json_cleanup) json_t *config = json_loadb(text, len, 0, &where);
+
+    if (!config)
+        return cg_error_say(err, EINVAL, "%s/" CONFIG ": line %d: %s", path, where.line,
+                            where.text);
+    json_int_t format = json_integer_value(json_object_get(config, "format"));
+    if (format > FORMAT)
+        return cg_error_say(err, ENOTSUP, "root %s has format %lld, this cowgate knows up to %d",
+                            path, (long long)format, FORMAT);
+    CG_CLEANUP(cg_free)
+    char *repository =
+        absolute_repository(path, json_string_value(json_object_get(config, "repository")));
+    if (format < 1 || !repository)
+        return cg_error_say(err, EINVAL, "%s/" CONFIG ": format or repository is missing or wrong",
+                            path);
+    struct cg_root root = { .path = strdup(path) };
+    if (!root.path || asprintf(&root.pool, "%s/pool", path) < 0) {
+        free(root.path);
+        return cg_error_set(err, ENOMEM, "open root %s", path);
+    }
+    root.repository = repository;
+    repository = NULL;
+    root.rbd = json_incref(json_object_get(config, "rbd"));
+    const char *advertise = json_string_value(json_object_get(config, "advertise"));
+    root.advertise = advertise ? strdup(advertise) : NULL;
+    if (advertise && !root.advertise) {
+        cg_root_clear(&root);
+        return cg_error_set(err, ENOMEM, "open root %s", path);
+    }
+    *ret = root;
+    return 0;
+}
+
 int cg_root_load(const char *path, struct cg_root *ret, struct cg_error *err)
 {
     char place[PATH_MAX], full[PATH_MAX], config_path[PATH_MAX + 16];
@@ -200,38 +237,7 @@ int cg_root_load(const char *path, struct cg_root *ret, struct cg_error *err)
         return cg_error_say(err, ENOENT,
                             "%s is not a root (no %s): make one with 'cowgate --root %s init'",
                             full, CONFIG, full);
-    if (r < 0)
-        return r;
-    json_error_t where;
-    CG_CLEANUP(json_cleanup) json_t *config = json_loadb(text, len, 0, &where);
-    if (!config)
-        return cg_error_say(err, EINVAL, "%s: line %d: %s", config_path, where.line, where.text);
-    json_int_t format = json_integer_value(json_object_get(config, "format"));
-    if (format > FORMAT)
-        return cg_error_say(err, ENOTSUP, "root %s has format %lld, this cowgate knows up to %d",
-                            full, (long long)format, FORMAT);
-    CG_CLEANUP(cg_free)
-    char *repository =
-        absolute_repository(full, json_string_value(json_object_get(config, "repository")));
-    if (format < 1 || !repository)
-        return cg_error_say(err, EINVAL, "%s: format or repository is missing or wrong",
-                            config_path);
-    struct cg_root root = { .path = strdup(full) };
-    if (!root.path || asprintf(&root.pool, "%s/pool", full) < 0) {
-        free(root.path);
-        return cg_error_set(err, ENOMEM, "open root %s", full);
-    }
-    root.repository = repository;
-    repository = NULL;
-    root.rbd = json_incref(json_object_get(config, "rbd"));
-    const char *advertise = json_string_value(json_object_get(config, "advertise"));
-    root.advertise = advertise ? strdup(advertise) : NULL;
-    if (advertise && !root.advertise) {
-        cg_root_clear(&root);
-        return cg_error_set(err, ENOMEM, "open root %s", full);
-    }
-    *ret = root;
-    return 0;
+    return r < 0 ? r : cg_root_decode(full, text, len, ret, err);
 }
 
 void cg_root_clear(struct cg_root *root)

@@ -23,4 +23,9 @@ int cg_root_init(const char *path, const char *repository, struct cg_error *err)
 int cg_root_load(const char *path, struct cg_root *ret, struct cg_error *err);
 void cg_root_clear(struct cg_root *root);
 
+/* What the configuration text of the root at the absolute path says.  -EINVAL: it makes no sense;
+ * -ENOTSUP: of a newer format. */
+int cg_root_decode(const char *path, const char *text, size_t len, struct cg_root *ret,
+                   struct cg_error *err);
+
 #endif

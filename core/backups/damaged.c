@@ -28,23 +28,28 @@ struct collect {
     struct cg_refs *refs;
 };
 
+/* KIND-ID-ERA */
+static bool decode_name(const char *name, const char *kind, struct cg_ref *ret)
+{
+    char id[2 * CG_OBJECT_ID + 1];
+    size_t n = strlen(kind);
+
+    if (strncmp(name, kind, n) != 0 || strlen(name) != n + 1 + 2 * CG_OBJECT_ID + 1 + 8 ||
+        name[n] != '-' || name[n + 1 + 2 * CG_OBJECT_ID] != '-')
+        return false;
+    memcpy(id, name + n + 1, 2 * CG_OBJECT_ID);
+    id[2 * CG_OBJECT_ID] = '\0';
+    return cg_unhex(ret->id, sizeof ret->id, id) &&
+           cg_object_era(name + n + 2 + 2 * CG_OBJECT_ID, &ret->era);
+}
+
 static int collect(void *opaque, const char *name, struct cg_error *err)
 {
     struct collect *c = opaque;
-    char text[2 * CG_OBJECT_ID + 1];
-    uint8_t era[4];
     struct cg_ref ref = { .len = 1 };
-    size_t n = strlen(c->kind);
 
-    if (strncmp(name, c->kind, n) != 0 || strlen(name) != n + 1 + 2 * CG_OBJECT_ID + 1 + 8 ||
-        name[n] != '-' || name[n + 1 + 2 * CG_OBJECT_ID] != '-')
+    if (!decode_name(name, c->kind, &ref))
         return 0;
-    memcpy(text, name + n + 1, 2 * CG_OBJECT_ID);
-    text[2 * CG_OBJECT_ID] = '\0';
-    if (!cg_unhex(ref.id, sizeof ref.id, text) ||
-        !cg_unhex(era, sizeof era, name + n + 2 + 2 * CG_OBJECT_ID))
-        return 0;
-    ref.era = (uint32_t)era[0] << 24 | (uint32_t)era[1] << 16 | (uint32_t)era[2] << 8 | era[3];
     int r = cg_refs_add(c->refs, &ref, err);
     return r < 0 ? r : 0;
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/backups/hold_file.h"
 #include "core/backups/holds.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
@@ -17,30 +18,19 @@ static struct cg_store *store_of(struct cg_project *project)
     return cg_repository_store(cg_project_repository(project));
 }
 
-static void free_json(json_t **doc)
-{
-    json_decref(*doc);
-}
-
-/* A hold's file: {"format": 1, "uuid": …, "point": "VOLUME/POINT"}. */
-static int read_hold(struct cg_project *project, const char *uuid, char ret_point[static PATH],
-                     struct cg_error *err)
+static int read_hold(struct cg_project *project, const char *uuid,
+                     char ret_point[static CG_HOLD_POINT], struct cg_error *err)
 {
     char path[PATH];
     CG_CLEANUP(cg_free) char *text = NULL;
     size_t len;
-    const char *point;
 
     snprintf(path, sizeof path, "%s/holds/%s", cg_project_name(project), uuid);
     int r = cg_store_read(store_of(project), path, SMALL_FILE, &text, &len, err);
     if (r < 0)
         return r;
-    __attribute__((cleanup(free_json))) json_t *doc =
-        json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
-    if (json_unpack(doc, "{s:s}", "point", &point) < 0 || strlen(point) >= PATH)
-        return cg_error_say(err, EIO, "%s isn't a hold", path);
-    strcpy(ret_point, point);
-    return 0;
+    r = cg_hold_file_decode(uuid, text, len, ret_point, err);
+    return r < 0 ? cg_error_prefix(err, r, "%s", path) : 0;
 }
 
 int cg_point_lock_names(struct cg_project *project, const char *volume, struct cg_error *err)
@@ -65,7 +55,7 @@ int cg_point_in_trash(struct cg_project *project, const char *volume, const char
 
 static int check_uuid(const char *uuid, struct cg_error *err)
 {
-    if (strlen(uuid) != CG_UUID_LEN || !cg_uuid_valid(uuid))
+    if (!cg_uuid_valid(uuid))
         return cg_error_say(err, EINVAL, "'%.64s' isn't a uuid", uuid);
     return 0;
 }
@@ -82,10 +72,8 @@ static int remove_hold(struct cg_project *project, const char *uuid, struct cg_e
 static int write_hold(struct cg_project *project, const char *wanted, const char *uuid,
                       struct cg_error *err)
 {
-    char path[PATH], held[PATH];
-    __attribute__((cleanup(free_json))) json_t *doc =
-        json_pack("{s:i, s:s, s:s}", "format", 1, "uuid", uuid, "point", wanted);
-    CG_CLEANUP(cg_free) char *text = doc ? json_dumps(doc, 0) : NULL;
+    char path[PATH], held[CG_HOLD_POINT];
+    CG_CLEANUP(cg_free) char *text = cg_hold_file_encode(uuid, wanted);
 
     if (!text)
         return cg_error_set(err, ENOMEM, "hold %s", wanted);
@@ -127,7 +115,7 @@ static int check_live(struct cg_project *project, const char *volume, const char
 int cg_point_hold(struct cg_project *project, const char *volume, const char *name,
                   const char *uuid, struct cg_error *err)
 {
-    char wanted[PATH];
+    char wanted[CG_HOLD_POINT];
 
     int r = check_uuid(uuid, err);
     if (r < 0)
@@ -148,7 +136,7 @@ int cg_point_hold(struct cg_project *project, const char *volume, const char *na
 int cg_point_release(struct cg_project *project, const char *volume, const char *name,
                      const char *uuid, struct cg_error *err)
 {
-    char held[PATH], wanted[PATH];
+    char held[CG_HOLD_POINT], wanted[CG_HOLD_POINT];
 
     int r = check_uuid(uuid, err);
     if (r < 0)
@@ -172,7 +160,7 @@ struct held {
 static int refuse_held(void *opaque, const char *uuid, struct cg_error *err)
 {
     struct held *h = opaque;
-    char held[PATH];
+    char held[CG_HOLD_POINT];
     struct cg_error why;
 
     if (!cg_uuid_valid(uuid))

@@ -61,6 +61,16 @@ char *cg_object_path(const char *project, enum cg_object_kind kind, const struct
     return ret;
 }
 
+bool cg_object_era(const char *text, uint32_t *ret_era)
+{
+    uint8_t b[4];
+
+    if (!cg_unhex(b, sizeof b, text))
+        return false;
+    *ret_era = (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+    return true;
+}
+
 struct cg_codec *cg_codec_new(void)
 {
     struct cg_codec *codec = calloc(1, sizeof *codec);

@@ -52,6 +52,9 @@ static inline bool cg_ref_equal(const struct cg_ref *a, const struct cg_ref *b)
 char *cg_object_path(const char *project, enum cg_object_kind kind, const struct cg_ref *ref,
                      char ret[static CG_OBJECT_PATH]);
 
+/* Reads an era as names have it, 8 hex digits; false if text is anything else. */
+bool cg_object_era(const char *text, uint32_t *ret_era);
+
 /* "chunk" or "page". */
 const char *cg_object_kind_text(enum cg_object_kind kind);
 

@@ -273,16 +273,14 @@ static int decode_session(json_t *doc, struct cg_point *p, struct cg_error *err)
 
 static bool decode_page(const char *text, struct cg_ref *ret)
 {
-    uint8_t era[4];
-    char hex[9];
+    char era[9];
 
     if (strlen(text) != 9 + 2 * CG_OBJECT_ID || text[8] != '/')
         return false;
-    memcpy(hex, text, 8);
-    hex[8] = '\0';
-    if (!cg_unhex(era, sizeof era, hex) || !cg_unhex(ret->id, sizeof ret->id, text + 9))
+    memcpy(era, text, 8);
+    era[8] = '\0';
+    if (!cg_object_era(era, &ret->era) || !cg_unhex(ret->id, sizeof ret->id, text + 9))
         return false;
-    ret->era = (uint32_t)era[0] << 24 | (uint32_t)era[1] << 16 | (uint32_t)era[2] << 8 | era[3];
     ret->len = CG_PAGE_BYTES;
     return ret->era > 0;
 }

@@ -11,6 +11,7 @@
 #include "core/backups/keys.h"
 #include "core/backups/project.h"
 #include "core/backups/repository.h"
+#include "core/backups/repository_json.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
@@ -19,8 +20,7 @@
 /* Thread model: lock guards the list of projects (which only grows) and the spare codecs; the rest
  * doesn't change after opening.  The pool starts no thread before the first prefetch. */
 
-#define FORMAT 1
-#define TOP "repository.json"
+#define TOP CG_REPOSITORY_JSON
 #define CACHE_BYTES (UINT64_C(256) << 20)
 #define SPARE_CODECS 8
 #define PREFETCH_TASKS 8
@@ -36,11 +36,6 @@ struct cg_repository {
     struct cg_codec *codec[SPARE_CODECS]; /* guarded by lock */
     unsigned codecs;                      /* guarded by lock */
 };
-
-static void free_json(json_t **doc)
-{
-    json_decref(*doc);
-}
 
 static int is_empty(int fd)
 {
@@ -59,7 +54,7 @@ static int is_empty(int fd)
 int cg_repository_create(const char *path, struct cg_error *err)
 {
     struct cg_store *store;
-    char uuid[CG_UUID_LEN + 1], text[128];
+    char uuid[CG_UUID_LEN + 1], text[CG_REPOSITORY_JSON_BYTES];
 
     int r = cg_dir_make(AT_FDCWD, path, 0700, err);
     if (r < 0)
@@ -77,9 +72,8 @@ int cg_repository_create(const char *path, struct cg_error *err)
     if (r < 0)
         return r;
     cg_uuid(uuid);
-    int n = snprintf(text, sizeof text, "{\"format\": %d, \"uuid\": \"%s\", \"crc32c\": %u}\n",
-                     FORMAT, uuid, cg_crc32c(uuid, CG_UUID_LEN));
-    r = store->ops->create(store, TOP, text, (size_t)n, err);
+    cg_repository_json_encode(uuid, text);
+    r = store->ops->create(store, TOP, text, strlen(text), err);
     store->ops->close(store);
     return r < 0 ? cg_error_prefix(err, r, "create repository %s", path) : 0;
 }
@@ -89,28 +83,11 @@ static int read_top(struct cg_repository *repo, struct cg_error *err)
 {
     CG_CLEANUP(cg_free) char *text = NULL;
     size_t len;
-    json_error_t why;
-    json_int_t format, crc;
-    const char *uuid;
 
     int r = cg_store_read(repo->store, TOP, SMALL_FILE, &text, &len, err);
     if (r == -ENOENT)
         return cg_error_say(err, ENOENT, "there is no repository (no " TOP ")");
-    if (r < 0)
-        return r;
-    __attribute__((cleanup(free_json))) json_t *doc =
-        json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
-    if (json_unpack(doc, "{s:I}", "format", &format) < 0 || format < 1)
-        return cg_error_say(err, EIO, TOP " is damaged: %s", doc ? "no format" : why.text);
-    if (format != FORMAT)
-        return cg_error_say(
-            err, ENOTSUP, "the repository has format %lld; this version of cowgate reads format %d",
-            (long long)format, FORMAT);
-    if (json_unpack(doc, "{s:s, s:I}", "uuid", &uuid, "crc32c", &crc) < 0 || !cg_uuid_valid(uuid) ||
-        crc != cg_crc32c(uuid, CG_UUID_LEN))
-        return cg_error_say(err, EIO, TOP " is damaged: its uuid doesn't pass its check");
-    memcpy(repo->uuid, uuid, sizeof repo->uuid);
-    return 0;
+    return r < 0 ? r : cg_repository_json_decode(text, len, repo->uuid, err);
 }
 
 int cg_repository_open_store(struct cg_store *store, uint64_t cache_bytes,

@@ -81,14 +81,11 @@ static int write_session(struct cg_session *s, json_t *pins, struct cg_error *er
 static int read_era(void *opaque, const char *name, struct cg_error *err)
 {
     struct cg_session *s = opaque;
-    uint8_t b[4];
+    uint32_t era;
 
     (void)err;
-    if (!cg_unhex(b, sizeof b, name))
-        return 0;
-    uint32_t era =
-        (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | (uint32_t)b[3];
-    s->era = (uint32_t)cg_max(s->era, era);
+    if (cg_object_era(name, &era))
+        s->era = (uint32_t)cg_max(s->era, era);
     return 0;
 }
 

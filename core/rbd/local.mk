@@ -14,6 +14,7 @@ core_rbd_cowgate_rbd_la_SOURCES = \
 	core/rbd/limit.c core/rbd/limit.h \
 	core/rbd/list.c \
 	core/rbd/lock.c \
+	core/rbd/mark_key.c core/rbd/mark_key.h \
 	core/rbd/marks.c core/rbd/marks.h \
 	core/rbd/migration.c \
 	core/rbd/moment.c \

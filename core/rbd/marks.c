@@ -1,7 +1,6 @@
 #include "config.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,17 +69,10 @@ struct reading {
 static int read_mark(void *opaque, const char *key, const char *value)
 {
     struct reading *rd = opaque;
-    struct cg_rbd_mark m = { 0 };
-    int end = 0;
+    struct cg_rbd_mark m;
 
-    key += rd->skip;
-    if (sscanf(key, "%" SCNu64 ".hold.%n", &m.snapshot, &end) != 1)
+    if (!cg_rbd_mark_key_decode(key + rd->skip, value, &m))
         return 0;
-    if (end && cg_uuid_valid(key + end))
-        strcpy(m.uuid, key + end);
-    else if (!strchr(key, '.') || strcmp(strchr(key, '.'), ".protected") != 0)
-        return 0; /* of a later version */
-    snprintf(m.host, sizeof m.host, "%s", value);
     struct cg_rbd_mark *v = realloc(rd->marks.v, (rd->marks.count + 1) * sizeof *v);
     if (!v)
         return -ENOMEM;
@@ -139,9 +131,7 @@ static int mark_key(rbd_image_t image, uint64_t snapshot, const char *uuid,
 
     if (r < 0)
         return cg_rbd_failed(r, err, "identify the image");
-    size_t n = strlen(ret);
-    snprintf(ret + n, KEY_MAX - n, "%" PRIu64 ".%s%s", snapshot, uuid ? "hold." : "protected",
-             uuid ? uuid : "");
+    cg_rbd_mark_key_encode(ret, KEY_MAX, snapshot, uuid);
     return 0;
 }
 

@@ -15,14 +15,8 @@
 
 #include <rbd/librbd.h>
 
-#include "core/base/bytes.h"
 #include "core/base/error.h"
-
-struct cg_rbd_mark {
-    uint64_t snapshot;
-    char uuid[CG_UUID_LEN + 1]; /* of who holds it; "" if the mark says that cowgate protected it */
-    char host[65];
-};
+#include "core/rbd/mark_key.h"
 
 struct cg_rbd_marks {
     size_t count;

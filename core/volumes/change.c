@@ -424,33 +424,6 @@ static int perform(struct cg_volume *v, const struct cg_change *change,
     return cg_error_set(err, EINVAL, "change %s", v->label);
 }
 
-static const char *const op_names[] = {
-    [CG_CHANGE_SNAPSHOT] = "snapshot", [CG_CHANGE_REMOVE_SNAPSHOT] = "remove-snapshot",
-    [CG_CHANGE_RESIZE] = "resize",     [CG_CHANGE_ROLLBACK] = "rollback",
-    [CG_CHANGE_SEAL] = "seal",
-};
-
-static int parse_request(const json_t *request, struct cg_change *ret, struct cg_error *err)
-{
-    const char *op = json_string_value(json_object_get(request, "op"));
-    const char *name = json_string_value(json_object_get(request, "snapshot"));
-    const char *id = json_string_value(json_object_get(request, "id"));
-    struct cg_change change = { .size = 0 };
-    size_t i = 0;
-
-    while (op && i < sizeof op_names / sizeof *op_names && strcmp(op, op_names[i]) != 0)
-        i++;
-    if (!op || i == sizeof op_names / sizeof *op_names || !id || !cg_uuid_valid(id) ||
-        (name && *name && !cg_name_part_valid(name)))
-        return cg_error_say(err, EINVAL, "the request makes no sense");
-    change.op = (enum cg_change_op)i;
-    change.size = (uint64_t)json_integer_value(json_object_get(request, "size"));
-    snprintf(change.id, sizeof change.id, "%s", id);
-    snprintf(change.snapshot, sizeof change.snapshot, "%s", name ? name : "");
-    *ret = change;
-    return 0;
-}
-
 int cg_change_answer(void *opaque, struct cg_control_call *call, const json_t *request,
                      json_t *answer, struct cg_error *err)
 {
@@ -461,7 +434,7 @@ int cg_change_answer(void *opaque, struct cg_control_call *call, const json_t *r
 
     if (op && strcmp(op, "flatten") == 0)
         return cg_flatten_answer(v, call, err);
-    int r = parse_request(request, &change, err);
+    int r = cg_change_request_decode(request, &change, err);
     if (r == 0 && change.op == CG_CHANGE_ROLLBACK)
         return cg_error_say(err, EBUSY, "%s is being written by process %ld", v->label,
                             (long)getpid());
@@ -483,9 +456,7 @@ static int ask(int dirfd, const struct cg_change *change, struct cg_layers *ret_
         writer.socket[0] = '\0';
     if (!*writer.socket)
         return cg_error_say(err, ECONNRESET, "the writer has no socket");
-    json_t *request =
-        json_pack("{s:s, s:s, s:s, s:I}", "op", op_names[change->op], "id", change->id, "snapshot",
-                  change->snapshot, "size", (json_int_t)change->size);
+    json_t *request = cg_change_request_encode(change);
     if (!request)
         return cg_error_set(err, ENOMEM, "ask the writer");
     int r = cg_control_ask(writer.socket, request, CG_CONTROL_SILENCE, NULL, NULL, &answer, err);

@@ -7,23 +7,9 @@
 #ifndef CG_VOLUMES_CHANGE_H
 #define CG_VOLUMES_CHANGE_H
 
+#include "core/volumes/change_request.h"
 #include "core/volumes/control.h"
 #include "core/volumes/volume.h"
-
-enum cg_change_op {
-    CG_CHANGE_SNAPSHOT,
-    CG_CHANGE_REMOVE_SNAPSHOT,
-    CG_CHANGE_RESIZE,
-    CG_CHANGE_ROLLBACK,
-    CG_CHANGE_SEAL,
-};
-
-struct cg_change {
-    enum cg_change_op op;
-    char snapshot[CG_PART_MAX + 1];
-    uint64_t size;
-    char id[CG_UUID_LEN + 1];
-};
 
 /* Does the change, here or by asking the writer.  *ret_sealed (may be NULL): the chain of the
  * volume's or the snapshot's layers afterwards, all of them sealed, for SNAPSHOT and SEAL. */

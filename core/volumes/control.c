@@ -20,8 +20,8 @@
 
 #include "core/base/cleanup.h"
 #include "core/volumes/control.h"
+#include "core/volumes/control_text.h"
 
-#define LINE_MAX_BYTES ((size_t)16 << 20)
 #define TICK 1000 /* milliseconds */
 
 struct cg_control_call {
@@ -60,12 +60,11 @@ static int address_of(const char *path, struct sockaddr_un *ret)
 
 static int send_line(int fd, const json_t *json)
 {
-    CG_CLEANUP(cg_free) char *text = json_dumps(json, JSON_COMPACT);
+    size_t len, sent = 0;
+    CG_CLEANUP(cg_free) char *text = json ? cg_control_text_encode(json, &len) : NULL;
 
     if (!text)
         return -ENOMEM;
-    size_t len = strlen(text), sent = 0;
-    text[len++] = '\n'; /* in place of the NUL */
     while (sent < len) {
         ssize_t n = send(fd, text + sent, len - sent, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
@@ -87,7 +86,7 @@ static int receive_line(int fd, json_t **ret)
     for (;;) {
         if (len == max) {
             max = max ? 2 * max : 4096;
-            char *grown = max > LINE_MAX_BYTES ? NULL : realloc(text, max);
+            char *grown = max > CG_CONTROL_LINE_MAX ? NULL : realloc(text, max);
             if (!grown)
                 return -ENOMEM;
             text = grown;
@@ -108,8 +107,7 @@ static int receive_line(int fd, json_t **ret)
         if (newline)
             break;
     }
-    *ret = json_loadb(text, len, 0, NULL);
-    return *ret ? 0 : -EPROTO;
+    return cg_control_text_decode(text, len, ret);
 }
 
 static void set_working(struct cg_control_call *call, bool working)
@@ -141,14 +139,13 @@ static void answer_call(struct cg_control_call *call)
     if (r == -ECONNRESET) /* somebody looked whether anybody is there */
         return;
     set_working(call, true);
-    if (r < 0 || !json_is_object(request))
+    if (r < 0)
         r = cg_error_say(&error, EPROTO, "the request is not a line of JSON");
     else
         r = call->control->fn(call->control->opaque, call, request, answer, &error);
     if (r < 0) {
-        json_object_clear(answer);
-        json_object_set_new(answer, "errno", json_integer(-r));
-        json_object_set_new(answer, "message", json_string(error.message));
+        json_decref(answer);
+        answer = cg_control_text_failure(-r, error.message);
     } else {
         json_object_set_new(answer, "ok", json_true());
     }
@@ -350,16 +347,6 @@ static int silent(const char *path, int fd, unsigned silence, struct cg_error *e
                         who, path, (silence + 999) / 1000);
 }
 
-static int take_error(const json_t *answer, struct cg_error *err)
-{
-    json_int_t errnum = json_integer_value(json_object_get(answer, "errno"));
-    const char *message = json_string_value(json_object_get(answer, "message"));
-
-    if (errnum <= 0 || errnum > 4095 || errnum == ECONNRESET)
-        errnum = EIO;
-    return cg_error_say(err, (int)errnum, "%s", message ? message : "the writer gave no reason");
-}
-
 int cg_control_ask(const char *path, const json_t *request, unsigned silence,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    json_t **ret_answer, struct cg_error *err)
@@ -373,22 +360,18 @@ int cg_control_ask(const char *path, const json_t *request, unsigned silence,
         return cg_error_say(err, ECONNRESET, "nobody answers at %s", path);
     for (;;) {
         CG_CLEANUP(json_cleanup) json_t *answer = NULL;
+        uint64_t done, total;
         int r = receive_line(fd, &answer);
         if (r == -ETIMEDOUT)
             return silent(path, fd, silence, err);
         if (r < 0)
             return cg_error_say(err, ECONNRESET, "the process at %s ended", path);
-        if (json_object_get(answer, "ok")) {
+        r = cg_control_text_answer(answer, &done, &total, err);
+        if (r > 0)
             *ret_answer = json_incref(answer);
-            return 0;
-        }
-        if (json_object_get(answer, "errno"))
-            return take_error(answer, err);
-        if (json_object_get(answer, "working"))
-            continue;
-        uint64_t done = (uint64_t)json_integer_value(json_object_get(answer, "done"));
-        uint64_t total = (uint64_t)json_integer_value(json_object_get(answer, "total"));
-        if (progress && progress(opaque, done, total))
+        if (r != 0)
+            return r < 0 ? r : 0;
+        if (progress && total && progress(opaque, done, total))
             return cg_error_set(err, ECANCELED, "wait for the process at %s", path);
     }
 }

@@ -2,8 +2,10 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/begin.c \
 	core/volumes/chain.c core/volumes/chain.h \
 	core/volumes/change.c core/volumes/change.h \
+	core/volumes/change_request.c core/volumes/change_request.h \
 	core/volumes/close.c \
 	core/volumes/control.c core/volumes/control.h \
+	core/volumes/control_text.c core/volumes/control_text.h \
 	core/volumes/flatten.c core/volumes/flatten.h \
 	core/volumes/layer.c core/volumes/layer.h \
 	core/volumes/layers.c core/volumes/layers.h \
@@ -23,4 +25,5 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/volume_json.c core/volumes/volume_json.h \
 	core/volumes/volumes.c core/volumes/volumes.h \
 	core/volumes/work_map.c core/volumes/work_map.h \
-	core/volumes/writer.c core/volumes/writer.h
+	core/volumes/writer.c core/volumes/writer.h \
+	core/volumes/writer_record.c core/volumes/writer_record.h

@@ -10,40 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <jansson.h>
-
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/volumes/control.h"
-#include "core/volumes/writer.h"
-
-/* The lock file is empty or has this length, one sector: it's replaced by a single write that
- * neither a kill nor a crash of the host can cut. */
-#define RECORD 512
-
-static void copy_text(char *ret, size_t size, const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-
-    if (text && strlen(text) < size)
-        memcpy(ret, text, strlen(text) + 1);
-}
-
-static int parse(const char *text, size_t len, struct cg_writer *ret)
-{
-    json_t *root = json_loadb(text, len, 0, NULL);
-    struct cg_writer writer = { .pid = (pid_t)json_integer_value(json_object_get(root, "pid")) };
-
-    writer.brief = json_is_true(json_object_get(root, "brief"));
-    copy_text(writer.boot, sizeof writer.boot, root, "boot");
-    copy_text(writer.run, sizeof writer.run, root, "run");
-    copy_text(writer.socket, sizeof writer.socket, root, "socket");
-    json_decref(root);
-    if (writer.pid <= 0 || !*writer.boot)
-        return -EIO;
-    *ret = writer;
-    return 0;
-}
+#include "core/volumes/writer_record.h"
 
 static int read_once(int dirfd, struct cg_writer *ret, struct cg_error *err)
 {
@@ -51,11 +21,11 @@ static int read_once(int dirfd, struct cg_writer *ret, struct cg_error *err)
     size_t len;
 
     *ret = (struct cg_writer){ .pid = 0 };
-    int r = cg_file_read(dirfd, "lock", RECORD, &text, &len, err);
+    int r = cg_file_read(dirfd, "lock", CG_WRITER_RECORD, &text, &len, err);
     if (r == -ENOENT || (r == 0 && len == 0))
         return 0;
     if (r == 0)
-        r = parse(text, len, ret);
+        r = cg_writer_record_decode(text, len, ret);
     if (r == -EIO || r == -EFBIG)
         return cg_error_say(err, EIO,
                             "its file `lock` is damaged, so that nothing says where writes may be "
@@ -117,23 +87,12 @@ int cg_writer_lock(int dirfd, const char *label, int *ret_fd, struct cg_error *e
 
 int cg_writer_describe(int lock_fd, const struct cg_writer *writer, struct cg_error *err)
 {
-    json_t *root = json_pack("{s:I, s:b, s:s, s:s, s:s}", "pid", (json_int_t)writer->pid, "brief",
-                             writer->brief, "boot", writer->boot, "run", writer->run, "socket",
-                             writer->socket);
-    CG_CLEANUP(cg_free) char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+    char record[CG_WRITER_RECORD];
+    int r = cg_writer_record_encode(writer, record, err);
 
-    json_decref(root);
-    if (!text)
-        return cg_error_set(err, ENOMEM, "write the lock file");
-    char record[RECORD];
-    size_t len = strlen(text);
-    if (len >= RECORD)
-        return cg_error_set(err, ENAMETOOLONG, "write run directory %s to the lock file",
-                            writer->run);
-    memcpy(record, text, len);
-    memset(record + len, ' ', RECORD - len - 1);
-    record[RECORD - 1] = '\n';
-    int r = cg_pwrite_full(lock_fd, record, RECORD, 0);
+    if (r < 0)
+        return r;
+    r = cg_pwrite_full(lock_fd, record, sizeof record, 0);
     return r < 0 ? cg_error_set(err, -r, "write the lock file") : 0;
 }
 

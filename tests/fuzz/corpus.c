@@ -1,11 +1,13 @@
-/* Runs a fuzz target over its corpus, or over the files given. */
+/* Runs a fuzz target over its corpus, or over the files given.  The corpus of fuzz-X is X. */
 #include "config.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
@@ -50,13 +52,16 @@ static int run_corpus(const char *directory)
 int main(int argc, char **argv)
 {
     const char *src = getenv("abs_srcdir");
+    const char *target =
+        strstr(program_invocation_short_name, "fuzz-"); /* behind libtool's "lt-" */
     char directory[4096];
 
     for (int i = 1; i < argc; i++)
         run_file(argv[i]);
     if (argc > 1)
         return 0;
-    snprintf(directory, sizeof directory, "%s/tests/fuzz/%s", src ? src : ".", FUZZ_CORPUS);
+    snprintf(directory, sizeof directory, "%s/tests/fuzz/%s", src ? src : ".",
+             target ? target + strlen("fuzz-") : "");
     if (run_corpus(directory) == 0) {
         fprintf(stderr, "%s is empty\n", directory);
         return 1;
