@@ -21,8 +21,8 @@ struct cg_fs {
     uid_t uid; /* whose the files are */
     gid_t gid;
     time_t started;
+    unsigned max_read;      /* the mount's option; 0 if it has none */
     const char *mountpoint; /* a real path */
-    void (*ready)(void);    /* called once, when the kernel has greeted us */
     struct cg_node root;    /* isn't in nodes */
 };
 

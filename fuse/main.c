@@ -97,6 +97,7 @@ static int open_root(struct mount *m, struct cg_error *err)
     if (!m->fs.nodes || !m->fs.opens || !m->fs.order)
         return cg_error_set(err, ENOMEM, "mount");
     m->fs.read_only = m->options.read_only;
+    m->fs.max_read = m->options.max_read;
     m->fs.uid = getuid();
     m->fs.gid = getgid();
     m->fs.started = time(NULL);
@@ -174,7 +175,7 @@ static int catch_signals(void)
 static int serve(struct mount *m)
 {
     CG_CLEANUP(cg_close) int stop = catch_signals();
-    int r = stop < 0 ? -errno : cg_order_serve(m->fs.order, m->session, THREADS, stop);
+    int r = stop < 0 ? -errno : cg_order_serve(m->fs.order, m->session, THREADS, stop, be_ready);
 
     if (r < 0)
         cg_log("serve %s: %s", m->path, strerror(-r));
@@ -231,7 +232,6 @@ static int run(struct mount *m, struct cg_error *err)
         r = mount_it(m, err);
     if (r < 0 || m->options.foreground)
         return r;
-    m->fs.ready = be_ready;
     return go_to_background(err);
 }
 

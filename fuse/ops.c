@@ -12,8 +12,8 @@
 #include "fuse/ops.h"
 #include "fuse/tree.h"
 
-/* How many requests the kernel may have read ahead and not waited for. */
-#define BACKGROUND_MAX 64
+/* From so many requests on that nobody waits for, the kernel reads no further ahead. */
+#define BACKGROUND 48
 
 /* How far the kernel reads ahead of a sequential reader, in bytes: some chunks of a point, so that
  * all cores decode. */
@@ -36,13 +36,14 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
     /* Volumes need every write at once; what was read into a pipe would have to be read out. */
     conn->want &= ~(unsigned)(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ);
-    conn->max_background = BACKGROUND_MAX;
-    conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+    /* But the kernel doesn't hold any of them back: a RELEASE is one, and an OPEN would pass it
+     * (order.h). */
+    conn->max_background = UINT16_MAX;
+    conn->congestion_threshold = BACKGROUND;
+    conn->max_read = fs->max_read; /* libfuse wants both to be the same */
     /* In this order: the kernel takes the lesser of the two. */
     if (cg_mountpoint_read_ahead(fs->mountpoint, READ_AHEAD))
         conn->max_readahead = READ_AHEAD;
-    if (fs->ready)
-        fs->ready();
 }
 
 static void op_destroy(void *userdata)

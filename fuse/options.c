@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 
 enum {
     KEY_READ_ONLY,
+    KEY_MAX_READ,
     KEY_FOREGROUND,
     KEY_DEBUG,
     KEY_HELP,
@@ -20,6 +22,7 @@ enum {
 static const struct fuse_opt specification[] = {
     { "project=%s", offsetof(struct cg_options, project), 0 },
     FUSE_OPT_KEY("ro", KEY_READ_ONLY),
+    FUSE_OPT_KEY("max_read=", KEY_MAX_READ),
     FUSE_OPT_KEY("-f", KEY_FOREGROUND),
     FUSE_OPT_KEY("-d", KEY_DEBUG),
     FUSE_OPT_KEY("debug", KEY_DEBUG),
@@ -45,11 +48,28 @@ static const struct fuse_opt specification[] = {
     FUSE_OPT_END,
 };
 
+#define MAX_READ_MIN 4096 /* the kernel takes less for that */
+
 struct parsing {
     struct cg_options options; /* first: the specification's offsets are into it */
     struct cg_error *err;
     int failure;
 };
+
+/* "max_read=N" */
+static int take_max_read(struct parsing *p, const char *arg)
+{
+    char *end;
+    const char *text = strchr(arg, '=') + 1;
+    unsigned long n = strtoul(text, &end, 10);
+
+    if (text[0] < '0' || text[0] > '9' || *end || n < MAX_READ_MIN || n > UINT_MAX)
+        p->failure =
+            cg_error_say(p->err, EINVAL, "max_read is a number of bytes from %d on, not '%s'",
+                         MAX_READ_MIN, text);
+    p->options.max_read = (unsigned)n;
+    return p->failure < 0 ? -1 : 1;
+}
 
 static int take(void *data, const char *arg, int key, struct fuse_args *rest)
 {
@@ -61,6 +81,8 @@ static int take(void *data, const char *arg, int key, struct fuse_args *rest)
     case KEY_READ_ONLY:
         o->read_only = true;
         return 1;
+    case KEY_MAX_READ:
+        return take_max_read(p, arg);
     case KEY_DEBUG:
         o->foreground = true;
         return 1;

@@ -12,6 +12,7 @@ struct cg_options {
     const char *root, *dir; /* as given */
     char *project;          /* NULL: all */
     bool read_only;
+    unsigned max_read; /* 0: not given */
     bool foreground;
     bool help, version;
     struct fuse_args rest; /* for libfuse: the options that it or the kernel knows */

@@ -38,9 +38,11 @@ struct cg_order {
     unsigned waiting; /* for answered */
     uint64_t numbers;
     int result;             /* of the first worker that ended */
+    bool greeted;           /* the first request, INIT, went well */
     struct worker *workers; /* in cg_order_serve; of those not started yet, number is 0 */
     size_t count;
     int ended; /* an eventfd: a worker has ended by itself */
+    void (*ready)(void);
 };
 
 static _Thread_local struct worker *self;
@@ -119,6 +121,24 @@ static int receive(struct worker *w)
     return r;
 }
 
+/* False if there is nothing more to be done: libfuse gives up a session that can't begin. */
+static bool handle(struct worker *w)
+{
+    struct cg_order *order = w->order;
+    bool first = w->number == 1; /* INIT: the kernel sends no other before its answer */
+
+    fuse_session_process_buf(w->session, &w->buf);
+    bool goes_on = !fuse_session_exited(w->session);
+    note_answered(w);
+    if (first && goes_on) {
+        pthread_mutex_lock(&order->state);
+        order->greeted = true;
+        pthread_mutex_unlock(&order->state);
+        order->ready();
+    }
+    return goes_on;
+}
+
 static void *work(void *opaque)
 {
     struct worker *w = opaque;
@@ -126,14 +146,11 @@ static void *work(void *opaque)
 
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     self = w;
-    while ((r = receive(w)) > 0 || r == -EINTR) {
-        if (r > 0) {
-            fuse_session_process_buf(w->session, &w->buf);
-            note_answered(w);
-        }
-    }
+    do
+        r = receive(w);
+    while (r == -EINTR || (r > 0 && handle(w)));
     CG_LOCK(&w->order->state);
-    if (w->order->result == 0)
+    if (w->order->result == 0 && r < 0)
         w->order->result = r;
     eventfd_write(w->order->ended, 1);
     return NULL;
@@ -152,7 +169,8 @@ static unsigned start(struct cg_order *order, struct fuse_session *session)
     return (unsigned)order->count;
 }
 
-int cg_order_serve(struct cg_order *order, struct fuse_session *session, unsigned threads, int stop)
+int cg_order_serve(struct cg_order *order, struct fuse_session *session, unsigned threads, int stop,
+                   void (*ready)(void))
 {
     struct pollfd fds[] = { { .fd = stop, .events = POLLIN },
                             { .fd = order->ended, .events = POLLIN } };
@@ -161,10 +179,12 @@ int cg_order_serve(struct cg_order *order, struct fuse_session *session, unsigne
     if (!order->workers)
         return -ENOMEM;
     order->count = threads;
+    order->ready = ready;
     unsigned started = start(order, session);
     int r = started > 0 ? 0 : -EAGAIN;
     while (r == 0 && poll(fds, 2, -1) < 0 && errno == EINTR)
         ;
+    bool asked = r == 0 && fds[0].revents;
     fuse_session_exit(session);
     for (unsigned i = 0; i < started; i++)
         pthread_cancel(order->workers[i].thread);
@@ -174,7 +194,9 @@ int cg_order_serve(struct cg_order *order, struct fuse_session *session, unsigne
     }
     free(order->workers);
     order->workers = NULL;
-    return r < 0 ? r : order->result;
+    if (r == 0)
+        r = order->result;
+    return r == 0 && !order->greeted && !asked ? -EPROTO : r;
 }
 
 static bool earlier_locked(const struct cg_order *order, uint32_t opcode, uint64_t ino)

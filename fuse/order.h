@@ -22,9 +22,10 @@ struct cg_order *cg_order_new(void);
 void cg_order_free(struct cg_order *order);
 
 /* Handles the requests of a mounted session in so many threads, until its mount is gone or the
- * descriptor stop can be read.  Returns 0 or -errno. */
-int cg_order_serve(struct cg_order *order, struct fuse_session *session, unsigned threads,
-                   int stop);
+ * descriptor stop can be read.  Calls ready, in one of them, when the kernel has been greeted: the
+ * mount is usable then.  Returns 0 or -errno; -EPROTO: libfuse and the kernel couldn't agree. */
+int cg_order_serve(struct cg_order *order, struct fuse_session *session, unsigned threads, int stop,
+                   void (*ready)(void));
 
 /* In a worker's handling of a request: waits until those of its kind that were received earlier
  * have been answered. */

@@ -3,6 +3,7 @@ fuse_tests = \
 	tests/integration/fuse-holes.sh \
 	tests/integration/fuse-kill.sh \
 	tests/integration/fuse-mounting.sh \
+	tests/integration/fuse-requests.sh \
 	tests/integration/fuse-sharing.sh \
 	tests/integration/fuse-tree.sh
 TESTS += $(fuse_tests)
