@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
+#include "core/base/array.h"
 
 static void print_usage(const char *name)
 {
@@ -83,6 +85,29 @@ int cli_set_flag(void *opaque, int option, const char *value)
     (void)value;
     *(bool *)opaque = true;
     return 0;
+}
+
+int cli_add_only(const char *command, struct cli_only *only, const char *text)
+{
+    struct cg_error err;
+    struct cg_name name;
+
+    if (cg_name_parse(text, &name, &err) < 0)
+        return cli_misused(command, "--only: %s", err.message);
+    char **v = cg_array_room(only->v, only->count, &only->allocated, sizeof *v);
+    if (v)
+        only->v = v;
+    if (!v || asprintf(&v[only->count], "only=%s", text) < 0)
+        return cli_misused(command, "--only %s: %s", text, strerror(ENOMEM));
+    only->count++;
+    return 0;
+}
+
+void cli_only_clear(struct cli_only *only)
+{
+    for (size_t i = 0; i < only->count; i++)
+        free(only->v[i]);
+    free(only->v);
 }
 
 int cli_gateway(struct cli *cli)

@@ -59,6 +59,17 @@ int cli_args(int argc, char **argv, const struct option *options,
 int cli_keep_value(void *opaque, int option, const char *value);
 int cli_set_flag(void *opaque, int option, const char *value);
 
+/* For a face's --only NAME, which may be given several times: each as "only=NAME", what nbdkit's
+ * plugin and cowgate-fuse take. */
+struct cli_only {
+    char **v;
+    size_t count, allocated;
+};
+
+/* 0, or CLI_MISUSED having said why. */
+int cli_add_only(const char *command, struct cli_only *only, const char *name);
+void cli_only_clear(struct cli_only *only);
+
 /* Opens the gateway of cli->root into cli->gateway.  0 or -errno with cli->err set. */
 int cli_gateway(struct cli *cli);
 
@@ -86,11 +97,18 @@ void cli_time_text(char ret[static CLI_TIME_TEXT], time_t time);
 /* The exit of long work by Ctrl-C: progress then reports a cancel. */
 void cli_catch_interrupts(void);
 
+/* True if that has happened. */
+bool cli_interrupted(void);
+
 /* A progress bar on standard error (a line now and then if that is no terminal; nothing with
  * --quiet).  The progress to hand to a job is valid until cli_progress_end, which takes the bar
  * away. One at a time.  what NULL: no bar, only the interrupts. */
 const struct cg_progress *cli_progress_begin(struct cli *cli, const char *what);
 void cli_progress_end(void);
+
+/* Unmounts by the kernel, or by fusermount3 for whoever isn't root.  dead: a mount whose server is
+ * gone, whoever is still in it. */
+int cli_unmount(const char *dir, bool dead, struct cg_error *err);
 
 /* Copies a name, path or URI into a new volume (copy.c); the progress is to be ended. */
 int cli_import_image(struct cli *cli, const char *source, const char *volume);

@@ -33,9 +33,10 @@ const struct cli_command cli_commands[] = {
     { "restore", "[--trust-diff] POINT TARGET", "write a point to a volume, file or device",
       cli_restore },
     { "verify", "[PREFIX]", "read and check everything in the repository", cli_verify },
-    { "serve", "[IMAGE] [--socket PATH | --listen ADDR:PORT] ...", "serve NBD exports", cli_serve },
-    { "mount", "[--read-only] [--project P] [--foreground] DIR", "mount everything as files",
-      cli_mount },
+    { "serve", "[IMAGE] [--socket PATH | --listen ADDR:PORT] [--only NAME ...] ...",
+      "serve NBD exports", cli_serve },
+    { "mount", "[--read-only] [--project P] [--only NAME ...] [--foreground] DIR",
+      "mount everything as files", cli_mount },
     { "migrate",
       "spec IMAGE [--advertise ADDRESS]\n"
       "       cowgate migrate prepare|run SOURCE rbd/POOL/IMAGE [--serve [--listen ADDR:PORT]]\n"

@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,6 +70,7 @@ static int prepare_args(struct cli *cli, int argc, char **argv, bool always,
         return cli_misused("migrate", "--advertise: %s", err.message);
     if (cli_gateway(cli) < 0)
         return cli_failed(cli);
+    ret->explicit_advertise = ret->advertise;
     if (!ret->advertise)
         ret->advertise = ret->serve || ret->listen ? NULL : cg_gateway_advertise(cli->gateway);
     if (always && !ret->advertise)
@@ -84,15 +86,17 @@ static const char *state_text(const struct cg_migration_record *record, int r,
 {
     if (record->phase == CG_MIGRATION_ABORTING)
         return "aborting";
-    if (r == -ENOENT)
-        return record->phase == CG_MIGRATION_PREPARING ? "preparing" : "gone";
+    if (record->phase == CG_MIGRATION_PREPARING)
+        return "preparing";
+    if (r == -ENOENT || r == -ESTALE)
+        return "gone";
     if (r < 0)
         return "unknown";
     switch (status->state) {
     case CG_MIGRATION_NONE:
-        return record->phase == CG_MIGRATION_PREPARING ? "preparing" : "committed";
+        return record->phase == CG_MIGRATION_COMMITTING ? "committing" : "committed";
     case CG_MIGRATION_PREPARED:
-        return record->phase == CG_MIGRATION_PREPARING ? "preparing" : "prepared";
+        return "prepared";
     case CG_MIGRATION_EXECUTING:
         return "executing";
     case CG_MIGRATION_EXECUTED:
@@ -102,32 +106,50 @@ static const char *state_text(const struct cg_migration_record *record, int r,
     }
 }
 
+/* How far the cluster is with it. */
+static int ask_cluster(struct cli *cli, const struct cg_name *target,
+                       const struct cg_migration_record *record, struct cg_migration_status *ret,
+                       struct cg_error *err)
+{
+    struct cg_space *space;
+
+    if (cg_gateway_space(cli->gateway, target, &space, err) < 0)
+        return -EIO;
+    int r = cg_space_migrate_status(space, target, NULL, ret, err);
+    if (r == 0 && record->image_id[0] && strcmp(record->image_id, ret->image_id))
+        return cg_error_say(err, ESTALE, "another image has its name");
+    return r;
+}
+
 /* What is known of one migration. */
 static json_t *describe(struct cli *cli, const struct cg_name *target,
                         const struct cg_migration_record *record)
 {
     struct cg_migration_status status = { 0 };
     struct cg_error err = { "" };
-    struct cg_space *space;
-    char dir[CG_NAME_MAX * 2], file[CG_NAME_MAX];
+    char dir[PATH_MAX];
     json_t *images = json_array();
 
-    int r = cg_gateway_space(cli->gateway, target, &space, &err);
-    r = r < 0 ? -EIO : cg_space_migrate_status(space, target, &status, &err);
-    strcpy(file, record->target);
-    for (char *p = file; *p; p++) {
-        if (*p == '/')
-            *p = '+';
-    }
-    snprintf(dir, sizeof dir, "%s/migrations/%s", cg_gateway_root(cli->gateway), file);
+    int r = ask_cluster(cli, target, record, &status, &err);
+    bool runs = cg_migration_dir(cg_gateway_root(cli->gateway), target, dir, NULL) == 0 &&
+                cli_migrate_server_runs(dir);
     for (size_t i = 0; i < record->count; i++)
         json_array_append_new(images, json_string(record->image[i].name));
     return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:o,s:b,s:b,s:s,s:s}", "target", record->target,
                      "source", record->source, "state", state_text(record, r, &status), "stream",
                      record->stream, "address", record->address, "uuid", record->uuid, "images",
-                     images, "own_server", record->own, "server_runs", cli_migrate_server_runs(dir),
-                     "spec", record->spec ? record->spec : "", "description",
+                     images, "own_server", record->own, "server_runs", runs, "spec",
+                     record->spec ? record->spec : "", "description",
                      r < 0 && r != -ENOENT ? err.message : status.description);
+}
+
+/* One whose record can't be read hides no other. */
+static json_t *describe_damaged(const struct cg_name *target, const struct cg_error *err)
+{
+    char text[CG_NAME_MAX];
+
+    return json_pack("{s:s,s:s,s:s}", "target", cg_name_text(target, true, text), "state",
+                     "damaged", "description", err->message);
 }
 
 static const char *text_of(const json_t *json, const char *key)
@@ -139,6 +161,10 @@ static void print_status(const json_t *json)
 {
     const char *description = text_of(json, "description");
 
+    if (strcmp(text_of(json, "state"), "damaged") == 0) {
+        printf("%s  damaged  (%s)\n", text_of(json, "target"), description);
+        return;
+    }
     printf("%s  %s  from %s by %s%s%s%s%s\n", text_of(json, "target"), text_of(json, "state"),
            text_of(json, "source"),
            *text_of(json, "address") ? text_of(json, "address") : "nothing yet",
@@ -161,10 +187,11 @@ static int add_status(void *opaque, const struct cg_name *target, struct cg_erro
     struct cg_migration_record record;
     int r = cg_migration_read(cg_gateway_root(s->cli->gateway), target, &record, err);
 
-    if (r < 0)
-        return r == -ENOENT ? 0 : r; /* it has just ended */
-    json_t *json = describe(s->cli, target, &record);
-    cg_migration_record_clear(&record);
+    if (r == -ENOENT) /* it has just ended */
+        return 0;
+    json_t *json = r < 0 ? describe_damaged(target, err) : describe(s->cli, target, &record);
+    if (r == 0)
+        cg_migration_record_clear(&record);
     return json_array_append_new(s->array, json) == 0 ? 0
                                                       : cg_error_set(err, ENOMEM, "describe it");
 }
@@ -181,14 +208,10 @@ static int status(struct cli *cli, int argc, char **argv)
     struct statuses s = { .cli = cli, .array = json_array() };
     if (optind < argc) {
         r = cli_whole_name(cli, argv[optind], &name, &space);
-        if (r == 0) {
-            struct cg_migration_record record;
-            r = cg_migration_read(cg_gateway_root(cli->gateway), &name, &record, &cli->err);
-            if (r == 0) {
-                cg_migration_record_clear(&record);
-                r = add_status(&s, &name, &cli->err);
-            }
-        }
+        if (r == 0)
+            r = add_status(&s, &name, &cli->err);
+        if (r == 0 && json_array_size(s.array) == 0)
+            r = cg_error_say(&cli->err, ENOENT, "there is no migration into %s", argv[optind]);
     } else {
         r = cli_gateway(cli);
         if (r == 0)

@@ -14,7 +14,8 @@ struct cli_migrate_options {
     const char *listen; /* of an own server: ADDR:PORT; NULL for a socket */
     const char *certificates;
     const char *advertise; /* where a server answers, for all who open the new image; or NULL */
-    const char *stream;    /* "nbd", "file", or NULL for what this host's librbd can read */
+    bool explicit_advertise;
+    const char *stream; /* "nbd", "file", or NULL for what this host's librbd can read */
 };
 
 /* An open migration with all that its steps need. */
@@ -39,8 +40,9 @@ int cli_migration_execute(struct cli_migration *mi);
 int cli_migration_commit(struct cli_migration *mi);
 int cli_migration_abort(struct cli_migration *mi);
 
-/* Waits, after letting go of the migration for others, until its own server, it, or this process is
- * asked to end; ends the server in the last case. */
+/* Waits, after letting go of the migration for others, until it or its own server has ended, -EIO
+ * then, or this process is asked to end: that ends the server, unless another process is at the
+ * migration. */
 int cli_migration_stay(struct cli_migration *mi);
 
 #endif

@@ -7,9 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,8 +18,9 @@
 #include "core/image/nbd.h"
 #include "core/jobs/migrate_spec.h"
 
-/* The server holds a flock on the file `server`, which has its pid, for as long as it lives: it
- * inherits the descriptor. */
+/* The server holds a lock on the file `server`, which has its pid, for as long as it lives: it
+ * inherits the descriptor, and with it the lock of the open file (fcntl(2)), which others can look
+ * at without taking it. */
 
 #define START_SECONDS 60
 #define STOP_SECONDS 60
@@ -74,43 +73,52 @@ int cli_migrate_server_address(const struct cg_migration_record *record, const c
     return n < CG_NAME_MAX ? 0 : cg_error_set(err, ENAMETOOLONG, "%s", record->listen);
 }
 
-/* Opens the file `server`; *ret_free: nobody holds it, and then we do. */
-static int open_lock(const char *dir, bool create, int *ret_fd, bool *ret_free,
-                     struct cg_error *err)
+static int open_lock(const char *dir, bool create, int *ret_fd, struct cg_error *err)
 {
     char path[PATH_MAX];
     int r = server_path(dir, "server", path, err);
 
     if (r < 0)
         return r;
-    CG_CLEANUP(cg_close) int fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
-    if (fd < 0)
-        return cg_error_set(err, errno, "open %s", path);
-    *ret_free = flock(fd, LOCK_EX | LOCK_NB) == 0;
-    if (!*ret_free && errno != EWOULDBLOCK)
-        return cg_error_set(err, errno, "lock %s", path);
-    *ret_fd = fd;
-    fd = -1;
-    return 0;
+    *ret_fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
+    return *ret_fd < 0 ? cg_error_set(err, errno, "open %s", path) : 0;
+}
+
+static bool is_locked(int fd)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 bool cli_migrate_server_runs(const char *dir)
 {
     CG_CLEANUP(cg_close) int fd = -1;
-    bool is_free;
 
-    return open_lock(dir, false, &fd, &is_free, NULL) == 0 && !is_free;
+    return open_lock(dir, false, &fd, NULL) == 0 && is_locked(fd);
+}
+
+/* Takes the lock for a server that is to be started.  An old pid must not stay beside it: it may be
+ * somebody else's by now. */
+static int take_lock(int fd, struct cg_error *err)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+    if (fcntl(fd, F_OFD_SETLK, &lock) < 0 || ftruncate(fd, 0) < 0)
+        return cg_error_set(err, errno, "lock the migration's server");
+    return 0;
 }
 
 /* In the child: becomes the server. */
 static void become_server(const struct cli *cli, const struct cg_migration *m, const char *path)
 {
     const struct cg_migration_record *record = &m->record;
-    const char *args[24];
+    const char **args = calloc(24 + 2 * record->count, sizeof *args);
     size_t n = 0;
 
+    if (!args)
+        _exit(126);
     args[n++] = "cowgate";
-    args[n++] = "--quiet";
     args[n++] = "--root";
     args[n++] = cg_gateway_root(cli->gateway);
     if (strcmp(record->stream, "file") == 0) {
@@ -131,6 +139,10 @@ static void become_server(const struct cli *cli, const struct cg_migration *m, c
             args[n++] = "--detect-zeros";
     }
     args[n++] = "--read-only";
+    for (size_t i = 0; i < record->count; i++) {
+        args[n++] = "--only";
+        args[n++] = record->image[i].name;
+    }
     args[n] = NULL;
     execv("/proc/self/exe", (char *const *)args);
     _exit(127);
@@ -164,8 +176,8 @@ static int spawn(const struct cli *cli, const struct cg_migration *m, const char
         return cg_error_set(err, errno, "start a server");
     if (child == 0) {
         int n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
-        if (ftruncate(lock, 0) < 0 || pwrite(lock, pid, (size_t)n, 0) != n ||
-            dup2(lock, LOCK_FD) < 0 || dup2(null, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0)
+        if (pwrite(lock, pid, (size_t)n, 0) != n || dup2(lock, LOCK_FD) < 0 || dup2(null, 0) < 0 ||
+            dup2(log, 1) < 0 || dup2(log, 2) < 0)
             _exit(126);
         setsid();
         become_server(cli, m, path);
@@ -174,22 +186,32 @@ static int spawn(const struct cli *cli, const struct cg_migration *m, const char
     return 0;
 }
 
-/* What the server said last. */
-static int why_dead(const char *dir, struct cg_error *err)
-{
-    CG_CLEANUP(cg_free) char *text = NULL;
-    char path[PATH_MAX];
-    size_t len = 0;
+#define LOG_SIZE 4096
 
-    if (server_path(dir, "server.log", path, NULL) == 0)
-        cg_file_read(AT_FDCWD, path, 1 << 20, &text, &len, NULL);
-    while (len > 0 && text[len - 1] == '\n')
-        text[--len] = '\0';
-    const char *last = text ? strrchr(text, '\n') : NULL;
-    return cg_error_say(err, EIO, "the migration's server ended: %s",
-                        last      ? last + 1
-                        : len > 0 ? text
-                                  : "it said nothing");
+/* What the server said first or last, "" for nothing. */
+static void read_log(const char *dir, bool last, char ret[static LOG_SIZE])
+{
+    char path[PATH_MAX];
+    int r = server_path(dir, "server.log", path, NULL);
+    CG_CLEANUP(cg_close) int fd = r < 0 ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
+    ssize_t n = pread(fd, ret, LOG_SIZE - 1, last && size >= LOG_SIZE ? size - LOG_SIZE + 1 : 0);
+
+    while (n > 0 && ret[n - 1] == '\n')
+        n--;
+    ret[n > 0 ? n : 0] = '\0';
+}
+
+int cli_migrate_server_died(const char *dir, struct cg_error *err)
+{
+    char text[LOG_SIZE];
+
+    read_log(dir, true, text);
+    const char *last = strrchr(text, '\n');
+    return cg_error_say(err, EIO, "the migration's server ended: %.800s",
+                        last    ? last + 1
+                        : *text ? text
+                                : "it said nothing");
 }
 
 static int answers(const struct cg_migration *m, struct cg_error *err)
@@ -201,86 +223,115 @@ static int answers(const struct cg_migration *m, struct cg_error *err)
 
     if (r < 0)
         return r;
-    return strcmp(m->record.stream, "nbd") == 0 ? cg_nbd_open(location, false, &image, err)
-                                                : cg_file_open(location, false, &image, err);
+    if (strcmp(m->record.stream, "file") == 0)
+        return cg_file_open(location, false, &image, err);
+    /* Somebody else may answer at an address that ours is still trying to take. */
+    char text[LOG_SIZE];
+    read_log(m->dir, false, text);
+    if (!strstr(text, "serving on "))
+        return cg_error_say(err, EAGAIN, "it isn't ready yet");
+    return cg_nbd_open(location, false, &image, err);
 }
 
-static int wait_until_it_answers(const struct cg_migration *m, pid_t child, struct cg_error *err)
+static int wait_until_it_answers(struct cli *cli, const struct cg_migration *m, int lock)
 {
     const struct timespec pause = { .tv_nsec = 20000000 };
+    struct cg_error *err = &cli->err;
     int r = 0;
 
     for (unsigned i = 0; i < START_SECONDS * 50; i++) {
-        int status;
-        if (waitpid(child, &status, WNOHANG) == child)
-            return why_dead(m->dir, err);
+        if (!is_locked(lock))
+            return cli_migrate_server_died(m->dir, err);
         r = answers(m, err);
         if (r == 0)
             return 0;
+        if (cli_interrupted())
+            return cg_error_say(err, ECANCELED, "interrupted");
         nanosleep(&pause, NULL);
     }
     return cg_error_prefix(err, r, "the migration's server doesn't answer");
 }
 
-int cli_migrate_server_start(struct cli *cli, const struct cg_migration *m)
+/* Starts it; afterwards only it has the lock. */
+static int start(struct cli *cli, const struct cg_migration *m)
 {
     CG_CLEANUP(cg_close) int lock = -1;
     char path[PATH_MAX];
-    bool is_free;
-    pid_t child = -1;
+    pid_t child;
     bool file = strcmp(m->record.stream, "file") == 0;
 
-    int r = open_lock(m->dir, true, &lock, &is_free, &cli->err);
-    if (r < 0 || !is_free)
-        return r;
-    r = run_path(&m->record, file ? "" : ".sock", path, &cli->err);
+    int r = open_lock(m->dir, true, &lock, &cli->err);
+    if (r == 0)
+        r = take_lock(lock, &cli->err);
+    if (r == 0)
+        r = run_path(&m->record, file ? "" : ".sock", path, &cli->err);
     if (r == 0 && file && mkdir(path, 0700) < 0 && errno != EEXIST)
         r = cg_error_set(&cli->err, errno, "make %s", path);
+    return r < 0 ? r : spawn(cli, m, path, lock, &child, &cli->err);
+}
+
+int cli_migrate_server_start(struct cli *cli, const struct cg_migration *m)
+{
+    CG_CLEANUP(cg_close) int lock = -1;
+
+    int r = cli_migrate_server_runs(m->dir) ? 0 : start(cli, m);
     if (r == 0)
-        r = spawn(cli, m, path, lock, &child, &cli->err);
-    if (r == 0)
-        r = wait_until_it_answers(m, child, &cli->err);
-    if (r < 0) {
-        struct cg_error ignored;
-        close(lock);
-        lock = -1;
-        cli_migrate_server_stop(m, &ignored);
-    }
-    return r;
+        r = open_lock(m->dir, false, &lock, &cli->err);
+    return r < 0 ? r : wait_until_it_answers(cli, m, lock);
 }
 
 /* Asks the server, which holds the lock, to end, until it has. */
 static int end_server(int lock, struct cg_error *err)
 {
     const struct timespec pause = { .tv_nsec = 20000000 };
-    char text[16] = "";
+    char text[16];
+    long asked = 0;
 
-    if (pread(lock, text, sizeof text - 1, 0) <= 0 || atol(text) <= 0)
-        return cg_error_say(err, EIO, "the migration's server left no pid");
-    if (kill((pid_t)atol(text), SIGTERM) < 0 && errno != ESRCH)
-        return cg_error_set(err, errno, "end the migration's server, process %ld", atol(text));
     for (unsigned i = 0; i < STOP_SECONDS * 50; i++) {
-        if (flock(lock, LOCK_EX | LOCK_NB) == 0)
+        ssize_t n = pread(lock, text, sizeof text - 1, 0);
+        text[n > 0 ? n : 0] = '\0';
+        long pid = atol(text); /* 0: it is just starting */
+        if (!is_locked(lock))
             return 0;
+        if (pid > 0 && pid != asked && kill((pid_t)pid, SIGTERM) < 0 && errno != ESRCH)
+            return cg_error_set(err, errno, "end the migration's server, process %ld", pid);
+        asked = pid;
         nanosleep(&pause, NULL);
     }
-    return cg_error_say(err, EBUSY, "the migration's server, process %ld, doesn't end", atol(text));
+    return cg_error_say(err, EBUSY, "the migration's server, process %ld, doesn't end", asked);
+}
+
+/* What one that didn't end by itself leaves. */
+static int remove_leftovers(const struct cg_migration_record *record, struct cg_error *err)
+{
+    char dir[PATH_MAX], path[PATH_MAX];
+    int r = run_path(record, ".sock", path, err);
+
+    if (r == 0)
+        r = run_path(record, "", dir, err);
+    if (r < 0)
+        return r;
+    if (unlink(path) < 0 && errno != ENOENT)
+        return cg_error_set(err, errno, "remove %s", path);
+    if (rmdir(dir) == 0 || errno == ENOENT)
+        return 0;
+    if (errno == EBUSY || errno == ENOTCONN) {
+        r = cli_unmount(dir, true, err);
+        if (r == 0)
+            r = cg_run_mount_path(dir, path, sizeof path, err);
+        if (r < 0)
+            return r;
+        unlink(path);
+    }
+    return rmdir(dir) == 0 ? 0 : cg_error_set(err, errno, "remove %s", dir);
 }
 
 int cli_migrate_server_stop(const struct cg_migration *m, struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int lock = -1;
-    char path[PATH_MAX];
-    bool is_free;
 
-    int r = open_lock(m->dir, false, &lock, &is_free, err);
-    if (r == -ENOENT)
-        return 0;
-    if (r == 0 && !is_free)
-        r = end_server(lock, err);
+    int r = open_lock(m->dir, false, &lock, err);
     if (r == 0)
-        r = run_path(&m->record, "", path, err);
-    if (r == 0 && rmdir(path) < 0 && errno != ENOENT)
-        return cg_error_set(err, errno, "remove %s", path);
-    return r;
+        r = end_server(lock, err);
+    return r < 0 && r != -ENOENT ? r : remove_leftovers(&m->record, err);
 }

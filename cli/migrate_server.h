@@ -16,13 +16,16 @@ int cli_migrate_server_address(const struct cg_migration_record *record, const c
                                char ret[static CG_NAME_MAX], struct cg_error *err);
 
 /* Starts the server of an open migration, whose record says how, unless it runs, and waits until it
- * answers. */
+ * answers.  After a failure it may be running. */
 int cli_migrate_server_start(struct cli *cli, const struct cg_migration *m);
 
-/* True if it runs. */
+/* True if it runs.  dir: of the migration. */
 bool cli_migrate_server_runs(const char *dir);
 
-/* Ends it; it's fine if it doesn't run.  dir: of the migration. */
+/* -EIO with what it said last. */
+int cli_migrate_server_died(const char *dir, struct cg_error *err);
+
+/* Ends it, and removes what one that was killed left: its socket, its mount. */
 int cli_migrate_server_stop(const struct cg_migration *m, struct cg_error *err);
 
 #endif

@@ -99,69 +99,90 @@ static int choose_stream(struct cli_migration *mi, const struct cli_migrate_opti
                             "that listens is of no use: mount the root on each host that opens %s, "
                             "and give --advertise DIR",
                             record->target);
+    if (!o->advertise && o->listen && cg_migrate_is_wildcard(o->listen))
+        return cg_error_say(err, EINVAL,
+                            "--listen %s: at which of its addresses do others reach this host? Say "
+                            "--advertise nbd://HOST:PORT too",
+                            o->listen);
     if (!o->advertise)
         return cli_migrate_server_address(record, stream, record->address, err);
     snprintf(record->address, sizeof record->address, "%s", o->advertise);
     return 0;
 }
 
-/* Whether the new image is there, and how far; -ENOENT. */
+/* How far the new image is; -ENOENT if there is none, -ESTALE if another has its name: see
+ * is_gone. */
 static int look(const struct cli_migration *mi, struct cg_migration_status *ret)
 {
-    return cg_space_migrate_status(mi->space, &mi->target, ret, &mi->cli->err);
+    const struct cg_migration_record *record = &mi->m->record;
+    struct cg_error *err = &mi->cli->err;
+    int r = cg_space_migrate_status(mi->space, &mi->target, record->spec, ret, err);
+
+    if (r == 0 && record->image_id[0] && strcmp(record->image_id, ret->image_id))
+        return cg_error_say(err, ESTALE,
+                            "%s is another image by now than the one of this migration",
+                            record->target);
+    return r;
+}
+
+static bool is_gone(int r)
+{
+    return r == -ENOENT || r == -ESTALE;
 }
 
 /* An image that is there without being filled may be what a prepare left that was killed in
- * between: then it has never been written. */
+ * between: then it has never been written.  -EEXIST: it isn't that. */
 static int remove_leftover(struct cli_migration *mi)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    const struct cg_migration_record *record = &mi->m->record;
     struct cg_error *err = &mi->cli->err;
     struct cg_extents e;
 
     int r = cg_space_open(mi->space, &mi->target, CG_OPEN_READ, &image, err);
     if (r < 0)
         return r;
-    cg_extents_init(&e, 0, cg_image_size(image), 1);
-    while (r == 0 && e.next < cg_image_size(image)) {
+    uint64_t size = cg_image_size(image), next = 0;
+    if (size != record->size)
+        r = cg_error_say(err, EEXIST, "%s exists already", record->target);
+    while (r == 0 && next < size) {
+        cg_extents_init(&e, next, size, 1);
         r = cg_image_extents(image, &e, err);
         if (r == 0 && e.v[0].type != CG_HOLE)
-            r = cg_error_say(err, EEXIST, "%s exists, and has data", mi->m->record.target);
-        uint64_t next = e.next;
+            r = cg_error_say(err, EEXIST, "%s exists already, and has data", record->target);
+        next = e.next;
         cg_extents_clear(&e);
-        cg_extents_init(&e, next, cg_image_size(image), 1);
     }
-    cg_extents_clear(&e);
     cg_image_unref(image);
     image = NULL;
     return r < 0 ? r : cg_space_remove(mi->space, &mi->target, 0, err);
 }
 
-/* Makes the new image, whatever an earlier try did of it. */
-static int make_target(struct cli_migration *mi, const char *spec)
+static int abort_image(struct cli_migration *mi)
 {
-    struct cg_migration_record *record = &mi->m->record;
-    struct cg_error *err = &mi->cli->err;
-    struct cg_migration_status status;
-    bool same = record->spec && strcmp(record->spec, spec) == 0;
+    return cg_space_migrate_step(mi->space, &mi->target, CG_MIGRATION_ABORT, NULL, NULL,
+                                 &mi->cli->err);
+}
 
+/* Looks what an earlier try did that was killed.  *ret_there: the new image is there and whole;
+ * else there is none. */
+static int settle(struct cli_migration *mi, bool *ret_there)
+{
+    const struct cg_migration_record *record = &mi->m->record;
+    struct cg_migration_status status;
     int r = look(mi, &status);
-    if (r == 0 && !record->spec) /* it has come since this migration began */
-        return cg_error_say(err, EEXIST, "%s exists already", record->target);
-    if (r == 0 && status.state == CG_MIGRATION_NONE)
-        r = remove_leftover(mi);
-    else if (r == 0 && (!same || status.state == CG_MIGRATION_UNSETTLED))
-        r = cg_space_migrate_step(mi->space, &mi->target, CG_MIGRATION_ABORT, NULL, NULL, err);
-    else if (r == 0)
-        return 0;
-    if (r < 0 && r != -ENOENT)
-        return r;
-    free(record->spec);
-    record->spec = strdup(spec);
-    if (!record->spec)
-        return cg_error_set(err, ENOMEM, "prepare %s", record->target);
-    r = cg_migration_save(mi->m, err);
-    return r < 0 ? r : cg_space_migrate_prepare(mi->space, &mi->target, spec, err);
+
+    *ret_there = false;
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    if (record->spec && status.state == CG_MIGRATION_NONE)
+        return remove_leftover(mi);
+    if (!status.same)
+        return cg_error_say(&mi->cli->err, EEXIST, "%s exists already", record->target);
+    if (status.state == CG_MIGRATION_UNSETTLED)
+        return abort_image(mi);
+    *ret_there = true;
+    return 0;
 }
 
 static void say_stream(const struct cli_migration *mi)
@@ -179,15 +200,25 @@ static void say_stream(const struct cli_migration *mi)
                 record->target);
 }
 
-static int make_ready(struct cli_migration *mi, const struct cli_migrate_options *o)
+static int check_interrupt(struct cli_migration *mi)
+{
+    return cli_interrupted() ? cg_error_say(&mi->cli->err, ECANCELED, "interrupted") : 0;
+}
+
+/* All that the new image needs, and then it; there is none yet. */
+static int make_image(struct cli_migration *mi, const struct cli_migrate_options *o)
 {
     struct cg_migration_record *record = &mi->m->record;
     struct cg_error *err = &mi->cli->err;
     json_t *json;
 
-    int r = choose_stream(mi, o);
+    int r = cli_migrate_server_stop(mi->m, err); /* it may be to run in another way now */
+    if (r == 0)
+        r = choose_stream(mi, o);
     if (r == 0)
         r = cg_migration_keep(mi->m, &mi->spaces, err);
+    if (r == 0)
+        r = cli_migrate_size(mi->cli, record, &record->size);
     if (r == 0)
         r = cg_migration_save(mi->m, err);
     if (r == 0 && record->own)
@@ -195,49 +226,104 @@ static int make_ready(struct cli_migration *mi, const struct cli_migrate_options
     if (r == 0)
         r = cli_migrate_check(mi->cli, record);
     if (r == 0)
+        r = check_interrupt(mi);
+    if (r == 0)
         r = cg_migrate_spec(record->address, record->image, record->count, &json, err);
     if (r < 0)
         return r;
-    CG_CLEANUP(cg_free) char *spec = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
+    free(record->spec);
+    record->spec = json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS);
     json_decref(json);
-    r = spec ? make_target(mi, spec) : cg_error_set(err, ENOMEM, "prepare %s", record->target);
-    if (r < 0)
-        return r;
-    record->phase = CG_MIGRATION_READY;
+    if (!record->spec)
+        return cg_error_set(err, ENOMEM, "prepare %s", record->target);
     r = cg_migration_save(mi->m, err);
-    if (r == 0)
-        say_stream(mi);
-    return r;
+    return r < 0 ? r : cg_space_migrate_prepare(mi->space, &mi->target, record->spec, err);
 }
 
-/* Takes back all that was done, as far as the new image isn't there; keeps the message. */
-static void undo(struct cli_migration *mi)
-{
-    struct cg_error *err = &mi->cli->err, why = *err;
-    struct cg_migration_status status;
-
-    if (look(mi, &status) == -ENOENT || !mi->m->record.spec) {
-        int r = cli_migrate_server_stop(mi->m, err);
-        if (r == 0)
-            r = cg_migration_release(mi->m, &mi->spaces, err);
-        if (r == 0)
-            cg_migration_end(mi->m, err);
-    }
-    *err = why;
-}
-
-static int going_on(struct cli_migration *mi)
+/* What was asked for in other words than when the migration was begun can't be had any more. */
+static int check_same_options(struct cli_migration *mi, const struct cli_migrate_options *o)
 {
     const struct cg_migration_record *record = &mi->m->record;
 
-    if (record->phase == CG_MIGRATION_COMMITTING || record->phase == CG_MIGRATION_ABORTING)
-        return cg_error_say(
-            &mi->cli->err, EBUSY,
-            "the migration into %s was being %s: say 'cowgate migrate %s %s' to "
-            "end that",
-            record->target, record->phase == CG_MIGRATION_ABORTING ? "aborted" : "committed",
-            record->phase == CG_MIGRATION_ABORTING ? "abort" : "commit", record->target);
-    return record->own ? cli_migrate_server_start(mi->cli, mi->m) : 0;
+    if ((o->listen && strcmp(o->listen, record->listen)) ||
+        (o->advertise && o->explicit_advertise && strcmp(o->advertise, record->address)) ||
+        (o->stream && strcmp(o->stream, record->stream)))
+        return cg_error_say(&mi->cli->err, EBUSY,
+                            "%s was prepared to read from %s: abort that to begin in another way",
+                            record->target, record->address);
+    return 0;
+}
+
+/* The image is there, filled or not: it has to be readable. */
+static int serve_again(struct cli_migration *mi, const struct cg_migration_status *status)
+{
+    bool reads = status->state == CG_MIGRATION_PREPARED || status->state == CG_MIGRATION_EXECUTING;
+
+    return mi->m->record.own && reads ? cli_migrate_server_start(mi->cli, mi->m) : 0;
+}
+
+static int make_ready(struct cli_migration *mi, const struct cli_migrate_options *o)
+{
+    struct cg_migration_record *record = &mi->m->record;
+    struct cg_migration_status status;
+    bool there;
+
+    int r = settle(mi, &there);
+    if (r == 0)
+        r = there ? check_same_options(mi, o) : make_image(mi, o);
+    if (r == 0)
+        r = look(mi, &status);
+    if (r == 0)
+        r = serve_again(mi, &status);
+    if (r < 0)
+        return r;
+    strcpy(record->image_id, status.image_id);
+    record->phase = CG_MIGRATION_READY;
+    return cg_migration_save(mi->m, &mi->cli->err);
+}
+
+/* The cluster's part is done. */
+static int finish(struct cli_migration *mi)
+{
+    struct cg_error *err = &mi->cli->err;
+    int r = cli_migrate_server_stop(mi->m, err);
+
+    if (r == 0)
+        r = cg_migration_release(mi->m, &mi->spaces, err);
+    return r < 0 ? r : cg_migration_end(mi->m, err);
+}
+
+/* Takes back all that a prepare did that failed, unless the new image is there, or may be; keeps
+ * the message. */
+static void undo(struct cli_migration *mi)
+{
+    struct cg_error why = mi->cli->err;
+    struct cg_migration_status status = { 0 };
+    int r = look(mi, &status);
+
+    if (is_gone(r) || !mi->m->record.spec || (r == 0 && !status.same))
+        finish(mi);
+    mi->cli->err = why;
+}
+
+/* For what is to be done with an image that was prepared. */
+static int going_on(struct cli_migration *mi, struct cg_migration_status *ret)
+{
+    const struct cg_migration_record *record = &mi->m->record;
+    bool aborting = record->phase == CG_MIGRATION_ABORTING;
+
+    if (record->phase == CG_MIGRATION_COMMITTING || aborting)
+        return cg_error_say(&mi->cli->err, EBUSY,
+                            "the migration into %s was being %s: say 'cowgate migrate %s %s' to "
+                            "end that",
+                            record->target, aborting ? "aborted" : "committed",
+                            aborting ? "abort" : "commit", record->target);
+    int r = look(mi, ret);
+    if (is_gone(r))
+        return cg_error_prefix(&mi->cli->err, r,
+                               "the new image was removed, say 'cowgate migrate abort %s'",
+                               record->target);
+    return r < 0 ? r : serve_again(mi, ret);
 }
 
 int cli_migration_prepare(struct cli *cli, const char *source, const char *target,
@@ -246,6 +332,7 @@ int cli_migration_prepare(struct cli *cli, const char *source, const char *targe
     struct cg_migration_status status;
     char text[CG_NAME_MAX];
 
+    cli_catch_interrupts();
     *ret = (struct cli_migration){ .cli = cli };
     int r = canonical(cli, source, text);
     if (r == 0)
@@ -255,18 +342,15 @@ int cli_migration_prepare(struct cli *cli, const char *source, const char *targe
                                &ret->m, &cli->err);
     if (r < 0)
         return r;
+    bool preparing = ret->m->record.phase == CG_MIGRATION_PREPARING;
     r = find_spaces(ret);
-    if (r == 0 && ret->m->begun) {
-        r = look(ret, &status);
-        r = r == 0         ? cg_error_say(&cli->err, EEXIST, "%s exists already", target)
-            : r == -ENOENT ? 0
-                           : r;
-    }
-    if (r == 0 && ret->m->record.phase == CG_MIGRATION_PREPARING)
-        r = make_ready(ret, o);
-    else if (r == 0)
-        r = going_on(ret);
-    if (r < 0 && ret->m->record.phase == CG_MIGRATION_PREPARING)
+    if (r == 0 && !preparing)
+        r = check_same_options(ret, o);
+    if (r == 0)
+        r = preparing ? make_ready(ret, o) : going_on(ret, &status);
+    if (r == 0)
+        say_stream(ret);
+    else if (preparing)
         undo(ret);
     if (r < 0)
         cli_migration_close(ret);
@@ -289,11 +373,9 @@ static int report(void *opaque, uint64_t done, uint64_t total)
 
 static int step(struct cli_migration *mi, enum cg_migration_step step, const char *what)
 {
-    struct scale s = { .progress = cli_progress_begin(mi->cli, what) };
-    int r = cli_migrate_size(mi->cli, &mi->m->record, &s.size);
+    struct scale s = { .progress = cli_progress_begin(mi->cli, what), .size = mi->m->record.size };
+    int r = cg_space_migrate_step(mi->space, &mi->target, step, report, &s, &mi->cli->err);
 
-    if (r == 0)
-        r = cg_space_migrate_step(mi->space, &mi->target, step, report, &s, &mi->cli->err);
     cli_progress_end();
     return r;
 }
@@ -304,12 +386,11 @@ int cli_migration_execute(struct cli_migration *mi)
     struct cg_error *err = &mi->cli->err;
     struct cg_migration_status status;
 
-    int r = going_on(mi);
-    if (r == 0 && record->phase == CG_MIGRATION_PREPARING)
-        r = cg_error_say(err, EAGAIN, "%s isn't prepared yet: say 'cowgate migrate prepare' again",
-                         record->target);
-    if (r == 0)
-        r = look(mi, &status);
+    if (record->phase == CG_MIGRATION_PREPARING)
+        return cg_error_say(err, EAGAIN,
+                            "%s isn't prepared yet: say 'cowgate migrate prepare' again",
+                            record->target);
+    int r = going_on(mi, &status);
     if (r < 0)
         return r;
     if (status.state == CG_MIGRATION_EXECUTED || status.state == CG_MIGRATION_NONE)
@@ -318,8 +399,14 @@ int cli_migration_execute(struct cli_migration *mi)
     if (r == 0)
         return 0;
     struct cg_error why = *err;
-    return cg_error_say(err, -r, "%.800s; 'cowgate migrate execute %.100s' goes on", why.message,
-                        record->target);
+    return cg_error_say(err, -r,
+                        "%.500s; it can be used as it is%s: 'cowgate migrate execute %s' goes on, "
+                        "'cowgate migrate abort %s' takes it back",
+                        why.message,
+                        !record->own                          ? ""
+                        : cli_migrate_server_runs(mi->m->dir) ? ", its server runs on"
+                                                              : " when its server runs again",
+                        record->target, record->target);
 }
 
 /* A file has no holes for librbd. */
@@ -330,17 +417,6 @@ static bool reads_holes_as_data(const struct cg_migration_record *record)
 
     return strcmp(record->stream, "file") == 0 &&
            (len < 6 || strcmp(name + len - 6, ".qcow2") != 0);
-}
-
-/* The cluster's part is done. */
-static int finish(struct cli_migration *mi)
-{
-    struct cg_error *err = &mi->cli->err;
-    int r = cli_migrate_server_stop(mi->m, err);
-
-    if (r == 0)
-        r = cg_migration_release(mi->m, &mi->spaces, err);
-    return r < 0 ? r : cg_migration_end(mi->m, err);
 }
 
 static int set_phase(struct cli_migration *mi, enum cg_migration_phase phase)
@@ -359,7 +435,9 @@ int cli_migration_commit(struct cli_migration *mi)
         return cg_error_say(err, EINVAL, "%s isn't prepared: there is nothing to commit",
                             record->target);
     int r = look(mi, &status);
-    if (r == -ENOENT)
+    if (is_gone(r) && record->phase == CG_MIGRATION_COMMITTING) /* as it may be, once it's done */
+        return finish(mi);
+    if (is_gone(r))
         return cg_error_prefix(err, r, "say 'cowgate migrate abort %s' to clean up",
                                record->target);
     if (r == 0 && status.state != CG_MIGRATION_NONE && status.state != CG_MIGRATION_EXECUTED)
@@ -375,9 +453,21 @@ int cli_migration_commit(struct cli_migration *mi)
     return r < 0 ? r : finish(mi);
 }
 
+/* Removes the image if it's the migration's. */
+static int take_back(struct cli_migration *mi, const struct cg_migration_status *status)
+{
+    if (status->state != CG_MIGRATION_NONE) /* look has compared the id, if it's known */
+        return status->same || mi->m->record.image_id[0] ? step(mi, CG_MIGRATION_ABORT, "abort")
+                                                         : 0;
+    if (!mi->m->record.spec)
+        return 0;
+    int r = remove_leftover(mi);
+    return r == -EEXIST ? 0 : r;
+}
+
 int cli_migration_abort(struct cli_migration *mi)
 {
-    struct cg_migration_record *record = &mi->m->record;
+    const struct cg_migration_record *record = &mi->m->record;
     struct cg_error *err = &mi->cli->err;
     struct cg_migration_status status;
 
@@ -385,50 +475,63 @@ int cli_migration_abort(struct cli_migration *mi)
         return cg_error_say(err, EINVAL, "%s is being committed: say 'cowgate migrate commit %s'",
                             record->target, record->target);
     int r = look(mi, &status);
-    if (r == 0 && status.state == CG_MIGRATION_NONE && record->phase == CG_MIGRATION_READY)
+    bool gone = is_gone(r);
+    if (r < 0 && !gone)
+        return r;
+    if (!gone && status.state == CG_MIGRATION_NONE && record->phase == CG_MIGRATION_READY)
         return cg_error_say(err, EINVAL,
                             "%s was committed, not by this root: say 'cowgate migrate commit %s'",
                             record->target, record->target);
-    if (r < 0 && r != -ENOENT)
-        return r;
-    bool there = r == 0 && record->spec;
     r = set_phase(mi, CG_MIGRATION_ABORTING);
-    if (r == 0 && there && status.state == CG_MIGRATION_NONE)
-        r = remove_leftover(mi);
-    else if (r == 0 && there)
-        r = step(mi, CG_MIGRATION_ABORT, "abort");
+    if (r == 0 && !gone)
+        r = take_back(mi, &status);
     return r < 0 ? r : finish(mi);
+}
+
+/* What there is to say when the server is found ended, or is to be ended.  -EBUSY: another process
+ * is at the migration. */
+static int end_of_stay(struct cli_migration *mi, const char *target, bool asked)
+{
+    struct cli *cli = mi->cli;
+    int r = cli_migration_open(cli, target, mi);
+
+    if (r < 0)
+        return r == -ENOENT ? 0 : r; /* committed or aborted */
+    if (!asked && !cli_migrate_server_runs(mi->m->dir))
+        r = cli_migrate_server_died(mi->m->dir, &cli->err);
+    struct cg_error why = cli->err;
+    int stopped = asked || r < 0 ? cli_migrate_server_stop(mi->m, &cli->err) : -EAGAIN;
+    cli_migration_close(mi);
+    if (stopped < 0)
+        return stopped;
+    fprintf(stderr,
+            "cowgate: nobody serves %s now: what isn't copied yet can't be read; the same command "
+            "goes on\n",
+            target);
+    cli->err = why;
+    return r;
 }
 
 int cli_migration_stay(struct cli_migration *mi)
 {
     const struct timespec pause = { .tv_nsec = 100000000 };
-    struct cli *cli = mi->cli;
-    char target[CG_NAME_MAX];
-    const struct cg_progress *p = cli_progress_begin(cli, NULL);
     CG_CLEANUP(cg_free) char *dir = strdup(mi->m->dir);
+    char target[CG_NAME_MAX];
+    int r = -EAGAIN;
 
+    if (!dir)
+        return cg_error_set(&mi->cli->err, ENOMEM, "wait");
     strcpy(target, mi->m->record.target);
     cli_migration_close(mi);
-    int r = 0;
-    for (bool asked = false; dir && !asked; nanosleep(&pause, NULL)) {
-        asked = p->report(p->opaque, 0, 0) != 0;
-        if (!asked && cli_migrate_server_runs(dir))
-            continue;
-        r = cli_migration_open(cli, target, mi);
-        if (r != -EBUSY) /* else whoever is at it has ended the server, or is about to start one */
-            break;
+    while (r == -EAGAIN) {
+        bool asked = cli_interrupted();
+        if (asked || !cli_migrate_server_runs(dir))
+            r = end_of_stay(mi, target, asked);
+        if (r == -EBUSY && !asked) /* it has ended the server, or is about to start one */
+            r = -EAGAIN;
+        nanosleep(&pause, NULL);
     }
-    cli_progress_end();
-    if (!dir || r == -ENOENT) /* committed or aborted */
-        return 0;
-    if (r == 0)
-        r = cli_migrate_server_stop(mi->m, &cli->err);
-    cli_migration_close(mi);
-    if (r == 0)
-        fprintf(stderr,
-                "cowgate: nobody serves %s now: what isn't copied yet can't be read; the same "
-                "command goes on\n",
-                target);
-    return r;
+    if (r == -EBUSY)
+        fprintf(stderr, "cowgate: another process is at %s: its server goes on\n", target);
+    return r == -EBUSY ? 0 : r;
 }

@@ -18,14 +18,13 @@
 struct mount_args {
     const char *project;
     bool read_only, foreground, allow_other;
+    struct cli_only only;
 };
 
 static const struct option mount_options[] = {
-    { "read-only", no_argument, NULL, 'r' },
-    { "project", required_argument, NULL, 'p' },
-    { "foreground", no_argument, NULL, 'f' },
-    { "allow-other", no_argument, NULL, 'a' },
-    { 0 },
+    { "read-only", no_argument, NULL, 'r' },   { "project", required_argument, NULL, 'p' },
+    { "only", required_argument, NULL, 'o' },  { "foreground", no_argument, NULL, 'f' },
+    { "allow-other", no_argument, NULL, 'a' }, { 0 },
 };
 
 static int set_mount(void *opaque, int option, const char *value)
@@ -34,6 +33,8 @@ static int set_mount(void *opaque, int option, const char *value)
 
     if (option == 'p' && !cg_name_part_valid(value))
         return cli_misused("mount", "'%s' is not the name of a project", value);
+    if (option == 'o')
+        return cli_add_only("mount", &a->only, value);
     if (option == 'p')
         a->project = value;
     else if (option == 'r')
@@ -45,41 +46,65 @@ static int set_mount(void *opaque, int option, const char *value)
     return 0;
 }
 
-/* Becomes cowgate-fuse, which returns when the mount is usable. */
-int cli_mount(struct cli *cli, int argc, char **argv)
+/* "ro,project=P,only=NAME,..."; the caller frees it. */
+static char *option_text(const struct mount_args *a)
 {
-    struct mount_args a = { 0 };
-    char options[CG_PART_MAX + 64];
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    if (!out)
+        return NULL;
+    fprintf(out, "%s%s%s%s", a->read_only ? "ro" : "rw", a->allow_other ? ",allow_other" : "",
+            a->project ? ",project=" : "", a->project ? a->project : "");
+    for (size_t i = 0; i < a->only.count; i++)
+        fprintf(out, ",%s", a->only.v[i]);
+    if (fclose(out) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
+/* Becomes cowgate-fuse, which returns when the mount is usable. */
+static int become_fuse(struct cli *cli, const struct mount_args *a, const char *dir)
+{
+    const struct cg_gateway_options check = { .root = cli->root, .project = a->project };
     const char *program = getenv("COWGATE_FUSE");
 
-    CLI_ARGS(mount_options, set_mount, &a, 1, 1);
-    const struct cg_gateway_options check = { .root = cli->root, .project = a.project };
     if (cg_gateway_new(&check, &cli->gateway, &cli->err) < 0)
         return cli_failed(cli);
     CG_CLEANUP(cg_free) char *root = strdup(cg_gateway_root(cli->gateway));
+    CG_CLEANUP(cg_free) char *options = option_text(a);
     cg_gateway_free(cli->gateway);
     cli->gateway = NULL;
-    snprintf(options, sizeof options, "%s%s%s%s", a.read_only ? "ro" : "rw",
-             a.allow_other ? ",allow_other" : "", a.project ? ",project=" : "",
-             a.project ? a.project : "");
     program = program && *program ? program : BINDIR "/cowgate-fuse";
-    if (root)
-        execl(program, "cowgate-fuse", root, argv[optind], "-o", options,
-              a.foreground ? "-f" : NULL, NULL);
-    cg_error_set(&cli->err, root ? errno : ENOMEM, "start %s", program);
+    if (root && options)
+        execl(program, "cowgate-fuse", root, dir, "-o", options, a->foreground ? "-f" : NULL, NULL);
+    cg_error_set(&cli->err, root && options ? errno : ENOMEM, "start %s", program);
     return cli_failed(cli);
 }
 
-/* Unmounts by the kernel, or by fusermount3 for whoever isn't root. */
-static int unmount(const char *dir, struct cg_error *err)
+int cli_mount(struct cli *cli, int argc, char **argv)
+{
+    struct mount_args a = { 0 };
+    int r = cli_args(argc, argv, mount_options, set_mount, &a, 1, 1);
+
+    r = r < 0 ? CLI_OK : r > 0 ? r : become_fuse(cli, &a, argv[optind]);
+    cli_only_clear(&a.only);
+    return r;
+}
+
+int cli_unmount(const char *dir, bool dead, struct cg_error *err)
 {
     if (geteuid() == 0)
-        return umount2(dir, 0) == 0 ? 0 : cg_error_set(err, errno, "unmount %s", dir);
+        return umount2(dir, dead ? MNT_DETACH : 0) == 0
+                   ? 0
+                   : cg_error_set(err, errno, "unmount %s", dir);
     pid_t pid = fork();
     if (pid < 0)
         return cg_error_set(err, errno, "start fusermount3");
     if (pid == 0) {
-        execlp("fusermount3", "fusermount3", "-u", dir, NULL);
+        execlp("fusermount3", "fusermount3", dead ? "-uz" : "-u", dir, NULL);
         _exit(127);
     }
     int status;
@@ -107,7 +132,7 @@ int cli_umount(struct cli *cli, int argc, char **argv)
         cg_error_say(&cli->err, ENOENT, "%s: nothing of cowgate is mounted there", dir);
         return cli_failed(cli);
     }
-    if (fd < 0 || unmount(dir, &cli->err) < 0) {
+    if (fd < 0 || cli_unmount(dir, false, &cli->err) < 0) {
         if (fd < 0)
             cg_error_set(&cli->err, errno, "open %s", lock);
         return cli_failed(cli);

@@ -44,6 +44,11 @@ void cli_catch_interrupts(void)
     }
 }
 
+bool cli_interrupted(void)
+{
+    return interrupted;
+}
+
 static double seconds_between(const struct timespec *a, const struct timespec *b)
 {
     return (double)(b->tv_sec - a->tv_sec) + (double)(b->tv_nsec - a->tv_nsec) / 1e9;

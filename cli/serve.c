@@ -19,6 +19,7 @@
 struct serve {
     const char *image, *listen, *socket, *project, *certificates, *psk, *threads;
     bool read_only, detect_zeros, insecure, verbose;
+    struct cli_only only;
     bool remote;                /* requests wait for other machines */
     char address[256], port[8]; /* of listen */
     char socket_path[CLI_SOCKET_PATH_SIZE];
@@ -30,6 +31,7 @@ enum {
     READ_ONLY,
     DETECT_ZEROS,
     PROJECT,
+    ONLY,
     CERTIFICATES,
     PSK,
     THREADS,
@@ -43,6 +45,7 @@ static const struct option serve_options[] = {
     { "read-only", no_argument, NULL, READ_ONLY },
     { "detect-zeros", no_argument, NULL, DETECT_ZEROS },
     { "project", required_argument, NULL, PROJECT },
+    { "only", required_argument, NULL, ONLY },
     { "tls-certificates", required_argument, NULL, CERTIFICATES },
     { "tls-psk", required_argument, NULL, PSK },
     { "threads", required_argument, NULL, THREADS },
@@ -73,6 +76,8 @@ static int set_serve(void *opaque, int option, const char *value)
         if (!cg_name_part_valid(value))
             return cli_misused("serve", "'%s' is not the name of a project", value);
         break;
+    case ONLY:
+        return cli_add_only("serve", &s->only, value);
     case CERTIFICATES:
         s->certificates = value;
         break;
@@ -203,9 +208,11 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
     char threads[8], project[CG_PART_MAX + 16], export[CG_NAME_MAX + 16];
     char certificates[PATH_MAX + 32], psk[PATH_MAX + 32], pid[16];
     char ready[512], socket[CLI_SOCKET_PATH_SIZE + 16];
-    const char *args[32];
+    CG_CLEANUP(cg_free) const char **args = calloc(32 + s->only.count, sizeof *args);
     size_t n = 0;
 
+    if (!args)
+        return cg_error_set(&cli->err, ENOMEM, "start nbdkit");
     default_threads(s->remote, threads);
     args[n++] = "nbdkit";
     args[n++] = "--foreground";
@@ -234,6 +241,8 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
         snprintf(project, sizeof project, "project=%s", s->project);
         args[n++] = project;
     }
+    for (size_t i = 0; i < s->only.count; i++)
+        args[n++] = s->only.v[i];
     if (s->image) {
         snprintf(export, sizeof export, "export=%s", s->image);
         args[n++] = export;
@@ -262,27 +271,34 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
     return r;
 }
 
+static int serve(struct cli *cli, struct serve *s)
+{
+    char root[PATH_MAX + 8];
+
+    if (s->listen && s->socket)
+        return cli_misused("serve", "--listen and --socket exclude each other");
+    if (s->certificates && s->psk)
+        return cli_misused("serve", "--tls-certificates and --tls-psk exclude each other");
+    int r = s->listen ? parse_listen(s) : 0;
+    if (r)
+        return r;
+    r = check(cli, s, root, sizeof root);
+    if (r == 0)
+        r = check_tls(s, &cli->err);
+    if (r == 0 && !s->listen)
+        r = cli_serve_socket(s->socket, s->socket_path, &cli->err);
+    if (r == 0)
+        become_nbdkit(cli, s, root);
+    return cli_failed(cli);
+}
+
 int cli_serve(struct cli *cli, int argc, char **argv)
 {
     struct serve s = { 0 };
-    char root[PATH_MAX + 8];
+    int r = cli_args(argc, argv, serve_options, set_serve, &s, 0, 1);
 
-    CLI_ARGS(serve_options, set_serve, &s, 0, 1);
     s.image = optind < argc ? argv[optind] : NULL;
-    if (s.listen && s.socket)
-        return cli_misused("serve", "--listen and --socket exclude each other");
-    if (s.certificates && s.psk)
-        return cli_misused("serve", "--tls-certificates and --tls-psk exclude each other");
-    int r = s.listen ? parse_listen(&s) : 0;
-    if (r)
-        return r;
-    r = check(cli, &s, root, sizeof root);
-    if (r == 0)
-        r = check_tls(&s, &cli->err);
-    if (r == 0 && !s.listen)
-        r = cli_serve_socket(s.socket, s.socket_path, &cli->err);
-    if (r < 0)
-        return cli_failed(cli);
-    become_nbdkit(cli, &s, root);
-    return cli_failed(cli);
+    r = r < 0 ? CLI_OK : r > 0 ? r : serve(cli, &s);
+    cli_only_clear(&s.only);
+    return r;
 }

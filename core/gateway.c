@@ -21,6 +21,7 @@
 struct cg_gateway {
     struct cg_root root;
     char *project; /* NULL: all */
+    char **only;   /* NULL: all */
     bool read_only, serving, detect_zeros;
     struct cg_space *volumes;
     pthread_mutex_t lock;
@@ -47,6 +48,18 @@ const char *cg_gateway_advertise(struct cg_gateway *g)
 const char *cg_gateway_project(struct cg_gateway *g)
 {
     return g->project;
+}
+
+bool cg_gateway_excludes(struct cg_gateway *g, const char *name, bool prefix)
+{
+    size_t len = strlen(name);
+
+    for (char **only = g->only; only && *only; only++) {
+        if (strncmp(*only, name, len) == 0 &&
+            ((*only)[len] == '\0' || (prefix && (len == 0 || (*only)[len] == '/'))))
+            return false;
+    }
+    return g->only != NULL;
 }
 
 /* Opens the repository and its space; lock is held. */
@@ -128,16 +141,18 @@ static int any_space(struct cg_gateway *g, const struct cg_name *name, struct cg
 static int space_of(struct cg_gateway *g, const struct cg_name *name, bool prefix,
                     struct cg_space **ret_space, struct cg_error *err)
 {
+    char text[CG_NAME_MAX];
+
+    cg_name_text(name, false, text);
     if (g->serving && !cg_gateway_has(g, name->space))
         return cg_error_say(err, ENOENT, "%s/: this root's configuration has no such space",
                             cg_name_space_text(name->space));
+    if (cg_gateway_excludes(g, text, prefix))
+        return cg_error_say(err, ENOENT, "%s isn't served here", text);
     int r = any_space(g, name, ret_space, err);
     if (r == 0 && g->project && name->parts > 0 &&
-        !cg_space_in_project(*ret_space, name, prefix, g->project)) {
-        char text[CG_NAME_MAX];
-        return cg_error_say(err, ENOENT, "%s: only project %s is served here",
-                            cg_name_text(name, false, text), g->project);
-    }
+        !cg_space_in_project(*ret_space, name, prefix, g->project))
+        return cg_error_say(err, ENOENT, "%s: only project %s is served here", text, g->project);
     return r;
 }
 
@@ -336,6 +351,29 @@ static int parent_release(void *opaque, const char *ref, const char *uuid, struc
     return parent_keep(opaque, ref, uuid, false, err);
 }
 
+/* Copies the names, each as cg_name_text writes it. */
+static int set_only(struct cg_gateway *g, const char *const *only, struct cg_error *err)
+{
+    struct cg_name name;
+    char text[CG_NAME_MAX];
+    size_t count = 0;
+
+    while (only[count])
+        count++;
+    g->only = calloc(count + 1, sizeof *g->only);
+    if (!g->only)
+        return cg_error_set(err, ENOMEM, "open the root");
+    for (size_t i = 0; i < count; i++) {
+        int r = cg_name_parse(only[i], &name, err);
+        if (r < 0)
+            return r;
+        g->only[i] = strdup(cg_name_text(&name, false, text));
+        if (!g->only[i])
+            return cg_error_set(err, ENOMEM, "open the root");
+    }
+    return 0;
+}
+
 int cg_gateway_new(const struct cg_gateway_options *options, struct cg_gateway **ret_gateway,
                    struct cg_error *err)
 {
@@ -355,6 +393,9 @@ int cg_gateway_new(const struct cg_gateway_options *options, struct cg_gateway *
         r = cg_error_set(err, ENOMEM, "open the root");
         goto fail;
     }
+    r = options->only ? set_only(g, options->only, err) : 0;
+    if (r < 0)
+        goto fail;
     const struct cg_parents parents = {
         .opaque = g,
         .resolve = parent_resolve,
@@ -384,5 +425,8 @@ void cg_gateway_free(struct cg_gateway *g)
     pthread_mutex_destroy(&g->lock);
     cg_root_clear(&g->root);
     free(g->project);
+    for (char **only = g->only; only && *only; only++)
+        free(*only);
+    free(g->only);
     free(g);
 }

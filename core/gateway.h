@@ -9,13 +9,14 @@ struct cg_gateway;
 struct cg_repository;
 
 struct cg_gateway_options {
-    const char *root;    /* NULL: $COWGATE_ROOT, else the default of this user */
-    const char *project; /* NULL: all; else names in other projects don't exist */
-    bool read_only;      /* nothing is opened for writing */
-    bool detect_zeros;   /* look for zeros in what can't change while it's open: see
-                            cg_detect_open */
-    bool serving;        /* names come from others: only the spaces that the root configures are
-                            there */
+    const char *root;        /* NULL: $COWGATE_ROOT, else the default of this user */
+    const char *project;     /* NULL: all; else names in other projects don't exist */
+    const char *const *only; /* NULL: all; else no names but these do; ends with a NULL */
+    bool read_only;          /* nothing is opened for writing */
+    bool detect_zeros;       /* look for zeros in what can't change while it's open: see
+                                cg_detect_open */
+    bool serving;            /* names come from others: only the spaces that the root configures are
+                                there */
 };
 
 /* Makes a root (it may be there, empty) with pool/ and repo/, or with the repository at the
@@ -38,6 +39,10 @@ const char *cg_gateway_advertise(struct cg_gateway *gateway);
 
 /* The project that the gateway is bound to, or NULL. */
 const char *cg_gateway_project(struct cg_gateway *gateway);
+
+/* True if the gateway has only some images (see only above), and this is the name of none of them;
+ * with prefix, if none has a name below it either. */
+bool cg_gateway_excludes(struct cg_gateway *gateway, const char *name, bool prefix);
 
 /* Opens an image by a parsed name, a partition as a window.  flags: CG_OPEN_*; for what can only be
  * read CG_OPEN_WRITE gives a read-only image.  -ENOENT: no such image. */

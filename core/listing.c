@@ -9,8 +9,9 @@
 #include "core/base/cleanup.h"
 #include "core/gateway.h"
 
-/* Lets only one project through. */
+/* Lets only one project, and only what the gateway has, through. */
 struct only {
+    struct cg_gateway *gateway;
     struct cg_space *space;
     const struct cg_name *prefix;
     const char *project;
@@ -18,17 +19,31 @@ struct only {
     void *opaque;
 };
 
-static int only_project(void *opaque, const struct cg_entry *entry, struct cg_error *err)
+/* The whole name of an entry below the text of a prefix. */
+static void whole_name(const char *prefix, const struct cg_entry *entry,
+                       char ret[static 2 * CG_NAME_MAX])
+{
+    const char *slash = strrchr(prefix, '/');
+    int parent = slash ? (int)(slash - prefix) : 0;
+
+    snprintf(ret, 2 * CG_NAME_MAX, "%.*s%s%s", entry->self ? parent : (int)strlen(prefix), prefix,
+             prefix[0] ? "/" : "", entry->name);
+}
+
+static int only_some(void *opaque, const struct cg_entry *entry, struct cg_error *err)
 {
     struct only *o = opaque;
     struct cg_name name = *o->prefix;
+    char prefix[CG_NAME_MAX], text[2 * CG_NAME_MAX];
 
     if (name.parts < CG_PARTS && !entry->self)
         snprintf(name.part[name.parts++], sizeof name.part[0], "%.*s",
                  (int)strcspn(entry->name, "@"), entry->name);
-    return cg_space_in_project(o->space, &name, entry->directory, o->project)
-               ? o->fn(o->opaque, entry, err)
-               : 0;
+    if (o->project && !cg_space_in_project(o->space, &name, entry->directory, o->project))
+        return 0;
+    whole_name(cg_name_text(o->prefix, true, prefix), entry, text);
+    return cg_gateway_excludes(o->gateway, text, entry->directory) ? 0
+                                                                   : o->fn(o->opaque, entry, err);
 }
 
 int cg_gateway_list(struct cg_gateway *g, const struct cg_name *prefix, cg_entry_fn *fn,
@@ -40,7 +55,9 @@ int cg_gateway_list(struct cg_gateway *g, const struct cg_name *prefix, cg_entry
         for (unsigned i = CG_NAME_VOLUMES; i <= CG_NAME_RBD; i++) {
             struct cg_entry e = { .name = cg_name_space_text((enum cg_name_space)i),
                                   .directory = true };
-            int r = cg_gateway_has(g, (enum cg_name_space)i) ? fn(opaque, &e, err) : 0;
+            bool there =
+                cg_gateway_has(g, (enum cg_name_space)i) && !cg_gateway_excludes(g, e.name, true);
+            int r = there ? fn(opaque, &e, err) : 0;
             if (r != 0)
                 return r;
         }
@@ -49,11 +66,8 @@ int cg_gateway_list(struct cg_gateway *g, const struct cg_name *prefix, cg_entry
     int r = cg_gateway_space_below(g, prefix, &space, err);
     if (r < 0)
         return r;
-    const char *project = cg_gateway_project(g);
-    struct only only = { space, prefix, project, fn, opaque };
-    if (project)
-        return cg_space_list(space, prefix, only_project, &only, err);
-    return cg_space_list(space, prefix, fn, opaque, err);
+    struct only only = { g, space, prefix, cg_gateway_project(g), fn, opaque };
+    return cg_space_list(space, prefix, only_some, &only, err);
 }
 
 /* The entries of one level, kept so that nothing is locked while we go deeper. */
@@ -109,13 +123,10 @@ static int list_below(struct cg_gateway *g, const char *text, bool drafts, cg_en
         return r;
     if (l.count > 0)
         qsort(l.v, l.count, sizeof *l.v, by_name);
-    const char *slash = strrchr(text, '/');
-    int parent = slash ? (int)(slash - text) : 0;
     for (size_t i = 0; r == 0 && i < l.count; i++) {
         struct cg_entry e = l.v[i];
         char name[2 * CG_NAME_MAX];
-        snprintf(name, sizeof name, "%.*s%s%s", e.self ? parent : (int)strlen(text), text,
-                 text[0] ? "/" : "", e.name);
+        whole_name(text, &l.v[i], name);
         e.name = name;
         r = e.directory ? list_below(g, name, drafts, fn, opaque, err) : fn(opaque, &e, err);
     }
@@ -131,10 +142,11 @@ static int list_spaces(struct cg_gateway *g, bool drafts, cg_entry_fn *fn, void 
     int result = 0;
 
     for (size_t i = 0; i < sizeof sorted / sizeof *sorted; i++) {
+        const char *space = cg_name_space_text(sorted[i]);
         struct cg_error why;
-        if (!cg_gateway_has(g, sorted[i]))
+        if (!cg_gateway_has(g, sorted[i]) || cg_gateway_excludes(g, space, true))
             continue;
-        int r = list_below(g, cg_name_space_text(sorted[i]), drafts, fn, opaque, &why);
+        int r = list_below(g, space, drafts, fn, opaque, &why);
         if (r > 0)
             return r;
         if (r < 0 && result == 0)

@@ -46,6 +46,8 @@ struct cg_entry {
 
 #define CG_DEPTH_MAX 16
 
+#define CG_ID_MAX 64
+
 /* How far an image is that fills itself from a stream. */
 enum cg_migration_state {
     CG_MIGRATION_NONE, /* the image is there and no migration is under way */
@@ -57,7 +59,9 @@ enum cg_migration_state {
 
 struct cg_migration_status {
     enum cg_migration_state state;
-    char description[128]; /* what the space says of it; may be "" */
+    char image_id[CG_ID_MAX + 1]; /* another image, of the same name too, has another */
+    bool same;                    /* what was asked about is what it is filled from */
+    char description[128];        /* what the space says of it; may be "" */
 };
 
 enum cg_migration_step {
@@ -69,8 +73,6 @@ enum cg_migration_step {
 
 /* Returning non-zero ends the listing with that result. */
 typedef int cg_entry_fn(void *opaque, const struct cg_entry *entry, struct cg_error *err);
-
-#define CG_ID_MAX 64
 
 /* What an image is beyond its name: equal ids are the same thing for ever. */
 struct cg_identity {
@@ -157,9 +159,10 @@ struct cg_space_ops {
     int (*migrate_step)(void *self, const struct cg_name *name, enum cg_migration_step step,
                         int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                         struct cg_error *err);
-    /* -ENOENT: there is no such image.  Works also when the stream can't be reached. */
-    int (*migrate_status)(void *self, const struct cg_name *name, struct cg_migration_status *ret,
-                          struct cg_error *err);
+    /* -ENOENT: there is no such image.  spec: what to compare its own with; may be NULL.  Works
+     * also when the stream can't be reached. */
+    int (*migrate_status)(void *self, const struct cg_name *name, const char *spec,
+                          struct cg_migration_status *ret, struct cg_error *err);
     void (*close)(void *self);
 };
 
@@ -232,7 +235,7 @@ int cg_space_migrate_step(struct cg_space *space, const struct cg_name *name,
                           enum cg_migration_step step,
                           int (*progress)(void *opaque, uint64_t done, uint64_t total),
                           void *opaque, struct cg_error *err);
-int cg_space_migrate_status(struct cg_space *space, const struct cg_name *name,
+int cg_space_migrate_status(struct cg_space *space, const struct cg_name *name, const char *spec,
                             struct cg_migration_status *ret, struct cg_error *err);
 
 #endif

@@ -47,6 +47,7 @@ static int usage(FILE *to, int status)
           "Shows the images of a root as files below DIR.\n"
           "  -o ro         nothing can be written\n"
           "  -o project=P  only project P is there\n"
+          "  -o only=NAME  only this image is there (may be given several times)\n"
           "  -o ...        options of mount(8) and mount.fuse3(8): allow_other, ...\n"
           "  -f            stay in the foreground, messages to standard error\n",
           to);
@@ -85,6 +86,7 @@ static int open_root(struct mount *m, struct cg_error *err)
         .serving = true,
         .root = m->options.root,
         .project = m->options.project,
+        .only = (const char *const *)m->options.only,
         .read_only = m->options.read_only,
     };
     int r = cg_gateway_new(&options, &m->fs.gateway, err);

@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/array.h"
 #include "fuse/options.h"
 
 enum {
+    KEY_ONLY,
     KEY_READ_ONLY,
     KEY_MAX_READ,
     KEY_FOREGROUND,
@@ -21,6 +23,7 @@ enum {
  * anyway, are dropped.  What isn't here is for libfuse, which refuses what it doesn't know. */
 static const struct fuse_opt specification[] = {
     { "project=%s", offsetof(struct cg_options, project), 0 },
+    FUSE_OPT_KEY("only=", KEY_ONLY),
     FUSE_OPT_KEY("ro", KEY_READ_ONLY),
     FUSE_OPT_KEY("max_read=", KEY_MAX_READ),
     FUSE_OPT_KEY("-f", KEY_FOREGROUND),
@@ -71,6 +74,23 @@ static int take_max_read(struct parsing *p, const char *arg)
     return p->failure < 0 ? -1 : 1;
 }
 
+static int add_only(struct parsing *p, const char *name)
+{
+    struct cg_options *o = &p->options;
+    char **v = cg_array_room(o->only, o->only_count + 1, &o->only_allocated, sizeof *v);
+
+    if (v) {
+        o->only = v;
+        v[o->only_count] = strdup(name);
+    }
+    if (!v || !v[o->only_count]) {
+        p->failure = cg_error_set(p->err, ENOMEM, "only=%s", name);
+        return -1;
+    }
+    v[++o->only_count] = NULL;
+    return 0;
+}
+
 static int take(void *data, const char *arg, int key, struct fuse_args *rest)
 {
     struct parsing *p = data;
@@ -78,6 +98,8 @@ static int take(void *data, const char *arg, int key, struct fuse_args *rest)
 
     (void)rest;
     switch (key) {
+    case KEY_ONLY:
+        return add_only(p, arg + strlen("only="));
     case KEY_READ_ONLY:
         o->read_only = true;
         return 1;
@@ -129,5 +151,8 @@ int cg_options_parse(int argc, char **argv, struct cg_options *ret, struct cg_er
 void cg_options_clear(struct cg_options *options)
 {
     free(options->project);
+    for (size_t i = 0; i < options->only_count; i++)
+        free(options->only[i]);
+    free(options->only);
     fuse_opt_free_args(&options->rest);
 }

@@ -11,6 +11,8 @@
 struct cg_options {
     const char *root, *dir; /* as given */
     char *project;          /* NULL: all */
+    char **only;            /* names, with a NULL; or NULL: all */
+    size_t only_count, only_allocated;
     bool read_only;
     unsigned max_read; /* 0: not given */
     bool foreground;

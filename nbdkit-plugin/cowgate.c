@@ -9,6 +9,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "core/base/array.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
@@ -35,6 +36,8 @@ static char *project;
 static char *export_name; /* what the empty export name means; NULL: nothing */
 static char *socket_path; /* to remove at the end */
 static char *ready;       /* what to say when clients can connect */
+static char **only;       /* the names to serve, with a NULL; or NULL: all */
+static size_t only_count, only_allocated;
 static bool read_only, detect_zeros;
 static struct cg_gateway *gateway;
 
@@ -113,6 +116,9 @@ static void cowgate_unload(void)
     free(export_name);
     free(socket_path);
     free(ready);
+    for (size_t i = 0; i < only_count; i++)
+        free(only[i]);
+    free(only);
 }
 
 static int set_once(char **field, const char *key, const char *value)
@@ -147,6 +153,22 @@ static int set_export(const char *value)
                : set_once(&export_name, "export", value);
 }
 
+static int add_only(const char *value)
+{
+    char **v = cg_array_room(only, only_count + 1, &only_allocated, sizeof *only);
+
+    if (!v) {
+        nbdkit_error("only: %m");
+        return -1;
+    }
+    only = v;
+    only[only_count] = NULL;
+    if (set_once(&only[only_count], "only", value) < 0)
+        return -1;
+    only[++only_count] = NULL;
+    return 0;
+}
+
 static int set_bool(bool *field, const char *value)
 {
     int r = nbdkit_parse_bool(value);
@@ -161,6 +183,8 @@ static int cowgate_config(const char *key, const char *value)
         return set_path(&root, key, value);
     if (strcmp(key, "project") == 0)
         return set_once(&project, key, value);
+    if (strcmp(key, "only") == 0)
+        return add_only(value);
     if (strcmp(key, "export") == 0)
         return set_export(value);
     if (strcmp(key, "readonly") == 0)
@@ -171,8 +195,8 @@ static int cowgate_config(const char *key, const char *value)
         return set_path(&socket_path, key, value);
     if (strcmp(key, "ready") == 0)
         return set_once(&ready, key, value);
-    nbdkit_error("unknown parameter '%s': there are root, project, readonly, detect-zeros, export, "
-                 "socket and ready",
+    nbdkit_error("unknown parameter '%s': there are root, project, only, readonly, detect-zeros, "
+                 "export, socket and ready",
                  key);
     return -1;
 }
@@ -183,6 +207,7 @@ static int cowgate_get_ready(void)
         .serving = true,
         .root = root,
         .project = project,
+        .only = (const char *const *)only,
         .read_only = read_only,
         .detect_zeros = detect_zeros,
     };
@@ -510,6 +535,7 @@ static struct nbdkit_plugin plugin = {
     .config_help = "root=DIR        The root made by 'cowgate init' (default: $COWGATE_ROOT or the "
                    "user's).\n"
                    "project=P       Serve only this project.\n"
+                   "only=NAME       Serve only this image (may be given several times).\n"
                    "readonly=true   Open nothing for writing.\n"
                    "detect-zeros=true  Look for zeros in what can't change.\n"
                    "export=NAME     What the empty export name means (default: nothing).\n"

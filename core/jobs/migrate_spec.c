@@ -64,6 +64,11 @@ bool cg_migrate_is_local(const char *address)
     return false;
 }
 
+bool cg_migrate_is_wildcard(const char *listen)
+{
+    return starts_with(listen, "0.0.0.0:") || starts_with(listen, "[::]:");
+}
+
 int cg_migrate_location(const char *address, const char *name, char ret[static CG_NAME_MAX * 2],
                         struct cg_error *err)
 {

@@ -17,6 +17,9 @@ const char *cg_migrate_stream(const char *address, struct cg_error *err);
 /* True if only processes of this host can reach it: loopback, a socket, a path. */
 bool cg_migrate_is_local(const char *address);
 
+/* True if ADDR:PORT means all addresses of a host, which is none to reach it at. */
+bool cg_migrate_is_wildcard(const char *listen);
+
 /* Where the image of that name is under the address: a URI or an absolute path. */
 int cg_migrate_location(const char *address, const char *name, char ret[static CG_NAME_MAX * 2],
                         struct cg_error *err);

@@ -36,9 +36,8 @@ void cg_migration_record_clear(struct cg_migration_record *record)
     memset(record, 0, sizeof *record);
 }
 
-/* The directory of the record. */
-static int place(const char *root, const struct cg_name *target, char ret[static PATH_MAX],
-                 struct cg_error *err)
+int cg_migration_dir(const char *root, const struct cg_name *target, char ret[static PATH_MAX],
+                     struct cg_error *err)
 {
     char text[CG_NAME_MAX];
 
@@ -79,6 +78,25 @@ static int add(struct cg_migration_record *r, const char *name, const char *snap
     return 0;
 }
 
+/* What later steps rely on. */
+static bool is_whole(const struct cg_migration_record *r)
+{
+    struct cg_name name;
+    size_t contents = 0;
+
+    for (size_t i = 0; i < r->count; i++) {
+        if (cg_name_parse(r->image[i].name, &name, NULL) < 0)
+            return false;
+        contents += !r->image[i].snapshot[0];
+    }
+    if (r->count > 0 && (contents != 1 || r->image[r->count - 1].snapshot[0]))
+        return false;
+    if (r->spec || r->phase == CG_MIGRATION_READY || r->phase == CG_MIGRATION_COMMITTING)
+        return r->spec && r->count > 0 && r->address[0] && r->size > 0 &&
+               (strcmp(r->stream, "nbd") == 0 || strcmp(r->stream, "file") == 0);
+    return true;
+}
+
 /* 0, -EINVAL for what isn't a record, or -ENOMEM. */
 static int from_json(const json_t *json, struct cg_migration_record *ret)
 {
@@ -86,15 +104,18 @@ static int from_json(const json_t *json, struct cg_migration_record *ret)
     json_t *v;
     size_t i;
 
-    if (!get_text(json, "target", ret->target, sizeof ret->target) ||
+    json_int_t bytes = json_integer_value(json_object_get(json, "size"));
+    if (bytes < 0 || !get_text(json, "target", ret->target, sizeof ret->target) ||
         !get_text(json, "source", ret->source, sizeof ret->source) ||
         !get_text(json, "uuid", ret->uuid, sizeof ret->uuid) || !cg_uuid_valid(ret->uuid) ||
         !get_text(json, "stream", ret->stream, sizeof ret->stream) ||
         !get_text(json, "address", ret->address, sizeof ret->address) ||
         !get_text(json, "listen", ret->listen, sizeof ret->listen) ||
         !get_text(json, "certificates", ret->certificates, sizeof ret->certificates) ||
+        !get_text(json, "image_id", ret->image_id, sizeof ret->image_id) ||
         !get_text(json, "phase", phase, sizeof phase))
         return -EINVAL;
+    ret->size = (uint64_t)bytes;
     ret->snapshots = json_is_true(json_object_get(json, "snapshots"));
     ret->own = json_is_true(json_object_get(json, "own"));
     ret->insecure = json_is_true(json_object_get(json, "insecure"));
@@ -114,7 +135,7 @@ static int from_json(const json_t *json, struct cg_migration_record *ret)
         if (add(ret, image.name, image.snapshot) < 0)
             return -ENOMEM;
     }
-    return 0;
+    return is_whole(ret) ? 0 : -EINVAL;
 }
 
 static json_t *to_json(const struct cg_migration_record *r)
@@ -124,11 +145,12 @@ static json_t *to_json(const struct cg_migration_record *r)
     for (size_t i = 0; i < r->count; i++)
         json_array_append_new(images, json_pack("{s:s,s:s}", "name", r->image[i].name, "snapshot",
                                                 r->image[i].snapshot));
-    return json_pack("{s:i,s:s,s:s,s:b,s:s,s:s,s:s,s:s,s:b,s:s,s:s,s:b,s:s*,s:o}", "format", FORMAT,
-                     "target", r->target, "source", r->source, "snapshots", r->snapshots, "uuid",
-                     r->uuid, "phase", phases[r->phase], "stream", r->stream, "address", r->address,
-                     "own", r->own, "listen", r->listen, "certificates", r->certificates,
-                     "insecure", r->insecure, "spec", r->spec, "images", images);
+    return json_pack("{s:i,s:s,s:s,s:b,s:s,s:s,s:s,s:s,s:b,s:s,s:s,s:b,s:s*,s:I,s:s,s:o}", "format",
+                     FORMAT, "target", r->target, "source", r->source, "snapshots", r->snapshots,
+                     "uuid", r->uuid, "phase", phases[r->phase], "stream", r->stream, "address",
+                     r->address, "own", r->own, "listen", r->listen, "certificates",
+                     r->certificates, "insecure", r->insecure, "spec", r->spec, "size",
+                     (json_int_t)r->size, "image_id", r->image_id, "images", images);
 }
 
 static int read_record(const char *dir, struct cg_migration_record *ret, struct cg_error *err)
@@ -151,7 +173,7 @@ static int read_record(const char *dir, struct cg_migration_record *ret, struct 
     if (format > FORMAT)
         return cg_error_say(err, ENOTSUP, "%s has format %lld, this cowgate knows up to %d", path,
                             (long long)format, FORMAT);
-    r = from_json(json, ret);
+    r = format < 1 ? -EINVAL : from_json(json, ret);
     if (r == 0)
         return 0;
     cg_migration_record_clear(ret);
@@ -163,7 +185,7 @@ int cg_migration_read(const char *root, const struct cg_name *target,
                       struct cg_migration_record *ret, struct cg_error *err)
 {
     char dir[PATH_MAX], text[CG_NAME_MAX];
-    int r = place(root, target, dir, err);
+    int r = cg_migration_dir(root, target, dir, err);
 
     if (r == 0)
         r = read_record(dir, ret, err);
@@ -230,12 +252,16 @@ int cg_migration_open(const char *root, const struct cg_name *target, struct cg_
 {
     CG_CLEANUP(cg_migration_cleanup) struct cg_migration *m = NULL;
     char dir[PATH_MAX], text[CG_NAME_MAX];
-    int r = place(root, target, dir, err);
+    int r = cg_migration_dir(root, target, dir, err);
 
     if (r == 0)
         r = open_locked(dir, &m, err);
     if (r == 0)
         r = read_record(dir, &m->record, err);
+    if (r == -ENOENT && m) { /* left by one that died when it had just begun, or all but ended */
+        r = cg_tree_remove(AT_FDCWD, dir, err);
+        r = r < 0 ? r : -ENOENT;
+    }
     cg_name_text(target, true, text);
     if (r == -ENOENT)
         return cg_error_say(err, ENOENT, "there is no migration into %s", text);
@@ -263,7 +289,6 @@ static int begin(struct cg_migration *m, const char *target, const char *source,
     m->record.snapshots = snapshots;
     cg_uuid(m->record.uuid);
     r = cg_migration_save(m, err);
-    m->begun = r == 0;
     if (r < 0)
         rmdir(m->dir);
     return r;
@@ -278,13 +303,14 @@ int cg_migration_begin(const char *root, const struct cg_name *target, const cha
     cg_name_text(target, true, text);
     if (strlen(source) >= CG_NAME_MAX)
         return cg_error_set(err, ENAMETOOLONG, "%.100s…", source);
-    int r = place(root, target, dir, err);
-    do { /* until nobody removes it in between */
-        if (r == 0)
-            r = cg_dir_make(AT_FDCWD, dir, 0700, err);
+    int r = cg_migration_dir(root, target, dir, err);
+    while (r == 0 && !m) {
+        r = cg_dir_make(AT_FDCWD, dir, 0700, err);
         if (r == 0)
             r = open_locked(dir, &m, err);
-    } while (r == -ENOENT);
+        if (r == -ENOENT) /* somebody has removed it in between */
+            r = 0;
+    }
     if (r == 0)
         r = begin(m, text, source, snapshots, err);
     if (r < 0)

@@ -7,12 +7,14 @@
 #ifndef CG_JOBS_MIGRATION_H
 #define CG_JOBS_MIGRATION_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 
 #include "core/base/bytes.h"
 #include "core/base/error.h"
 #include "core/base/name.h"
+#include "core/space.h"
 
 /* Beyond each of these the next process goes on from there. */
 enum cg_migration_phase {
@@ -40,7 +42,10 @@ struct cg_migration_record {
     char listen[264];               /* ADDR:PORT, or "" for a socket */
     char certificates[CG_NAME_MAX]; /* the directory of those for TLS, or "" */
     bool insecure;
-    char *spec; /* what the cluster was given; NULL before */
+    uint64_t size;                /* of the new image, bytes; 0 if it isn't known yet */
+    char *spec;                   /* what the cluster is given; NULL before */
+    char image_id[CG_ID_MAX + 1]; /* the new image's (see struct cg_migration_status); "" before it
+                                     is ready */
     size_t count, allocated;
     struct cg_migration_image *image; /* oldest first, the content last */
 };
@@ -49,7 +54,6 @@ struct cg_migration {
     struct cg_migration_record record; /* changed by the owner, then saved */
     char *dir;                         /* of the record, absolute */
     int lock;
-    bool begun; /* by this cg_migration_begin: nothing is there but the record */
 };
 
 /* Opens the record of the migration into target, begun with a new uuid if there is none.  source:
@@ -58,7 +62,8 @@ struct cg_migration {
 int cg_migration_begin(const char *root, const struct cg_name *target, const char *source,
                        bool snapshots, struct cg_migration **ret, struct cg_error *err);
 
-/* Opens one that is there; -ENOENT. */
+/* Opens one that is there; -ENOENT, and what a dead process left of one is gone.  -EBUSY: another
+ * process is at it. */
 int cg_migration_open(const char *root, const struct cg_name *target, struct cg_migration **ret,
                       struct cg_error *err);
 
@@ -75,6 +80,10 @@ int cg_migration_end(struct cg_migration *m, struct cg_error *err);
 /* NULL is fine. */
 void cg_migration_close(struct cg_migration *m);
 void cg_migration_cleanup(struct cg_migration **m); /* for CG_CLEANUP */
+
+/* The absolute path of the directory of the record, which need not be there. */
+int cg_migration_dir(const char *root, const struct cg_name *target, char ret[static PATH_MAX],
+                     struct cg_error *err);
 
 /* Reads a record as it is, whoever is at it; -ENOENT.  The caller clears it. */
 int cg_migration_read(const char *root, const struct cg_name *target,

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/cleanup.h"
@@ -134,8 +135,42 @@ static enum cg_migration_state state_of(rbd_image_migration_state_t state)
     }
 }
 
-int cg_rbd_migrate_status(void *self, const struct cg_name *name, struct cg_migration_status *ret,
-                          struct cg_error *err)
+/* Whether an image is filled from spec.  librbd tells that only of one that it can open, for which
+ * the stream must be there; the image's header says it always: the answer of its class to
+ * migration_get has the spec in it, in json_spirit's compact form, keys sorted. */
+static int compare_spec(const struct cg_rbd_place *p, const char *id, const char *spec,
+                        bool *ret_same, struct cg_error *err)
+{
+    const size_t snapshots = 1 << 20; /* far more than an image can have */
+    size_t size = strlen(spec) + snapshots;
+    CG_CLEANUP(cg_free) char *answer = malloc(size);
+    char object[64 + CG_ID_MAX];
+
+    if (!answer)
+        return cg_error_set(err, ENOMEM, "ask for the migration of %s", p->text);
+    snprintf(object, sizeof object, "rbd_header.%s", id);
+    int r = rados_exec(p->io, object, "rbd", "migration_get", "", 0, answer, size);
+    if (r < 0)
+        return cg_rbd_failed(r, err, "ask for the migration of %s", p->text);
+    *ret_same = memmem(answer, (size_t)r, spec, strlen(spec)) != NULL;
+    return 0;
+}
+
+/* The id of an image that can be opened. */
+static int find_id(struct cg_rbd *rbd, const struct cg_name *name, char ret[static CG_ID_MAX + 1],
+                   struct cg_error *err)
+{
+    CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
+    int r = cg_rbd_open_once(rbd, name, false, &im, err);
+
+    if (r < 0)
+        return r;
+    r = rbd_get_id(cg_rbd_image_handle(im), ret, CG_ID_MAX + 1);
+    return r < 0 ? cg_rbd_image_failed(im, r, "identify", err) : 0;
+}
+
+int cg_rbd_migrate_status(void *self, const struct cg_name *name, const char *spec,
+                          struct cg_migration_status *ret, struct cg_error *err)
 {
     rbd_image_migration_status_t status;
     struct cg_rbd_place p;
@@ -148,12 +183,14 @@ int cg_rbd_migrate_status(void *self, const struct cg_name *name, struct cg_migr
     if (r == -ENOENT)
         return cg_error_say(err, ENOENT, "there is no %s", p.text);
     if (r == -EINVAL) /* what librbd says of an image that isn't migrating */
-        return 0;
+        return find_id(self, name, ret->image_id, err);
     if (r < 0)
         return cg_rbd_failed(r, err, "ask for the migration of %s", p.text);
     ret->state = state_of(status.state);
+    snprintf(ret->image_id, sizeof ret->image_id, "%s",
+             status.dest_image_id ? status.dest_image_id : "");
     snprintf(ret->description, sizeof ret->description, "%s",
              status.state_description ? status.state_description : "");
     rbd_migration_status_cleanup(&status);
-    return 0;
+    return spec ? compare_spec(&p, ret->image_id, spec, &ret->same, err) : 0;
 }
