@@ -12,6 +12,7 @@
 #include "core/image/detect.h"
 #include "core/image/file.h"
 #include "core/image/nbd.h"
+#include "core/image/readahead.h"
 #include "core/image/window.h"
 #include "core/module.h"
 #include "core/root.h"
@@ -183,13 +184,30 @@ static int detect_zeros(struct cg_gateway *g, const struct cg_name *name, struct
     return r;
 }
 
+/* Lays reading ahead over an image that can't change while it's open and waits for another machine,
+ * for clients who wait for one read before they ask for the next.  Jobs read in parallel by
+ * themselves. */
+static int read_ahead(struct cg_gateway *g, struct cg_image **image, struct cg_error *err)
+{
+    struct cg_image *below = *image;
+
+    if (!g->serving || !cg_image_remote(below))
+        return 0;
+    int r = cg_readahead_open(below, image, err);
+    if (r == 0)
+        cg_image_unref(below);
+    return r;
+}
+
 /* Opens name in its space and lays a window over it if a partition is meant. */
-static int open_in_space(struct cg_space *space, const struct cg_name *name, unsigned flags,
-                         struct cg_image **ret_image, struct cg_error *err)
+static int open_in_space(struct cg_gateway *g, struct cg_space *space, const struct cg_name *name,
+                         unsigned flags, struct cg_image **ret_image, struct cg_error *err)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     int r = cg_space_open(space, name, flags, &image, err);
 
+    if (r == 0 && cg_image_immutable(image))
+        r = read_ahead(g, &image, err);
     if (r < 0)
         return r;
     if (name->partition) {
@@ -213,7 +231,7 @@ int cg_gateway_open(struct cg_gateway *g, const struct cg_name *name, unsigned f
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     if (g->read_only)
         flags = CG_OPEN_READ;
-    r = open_in_space(space, name, flags, &image, err);
+    r = open_in_space(g, space, name, flags, &image, err);
     if (r == 0 && g->detect_zeros)
         r = detect_zeros(g, name, &image, err);
     if (r == 0) {
@@ -289,6 +307,22 @@ static int parent_resolve(void *opaque, const char *text, char ret_ref[static CG
     return identity_of(space, &name, ret_identity, err);
 }
 
+/* An export that a volume stands on: to see to it that it doesn't change is the user's. */
+static int open_export(struct cg_gateway *g, const char *uri, struct cg_image **ret_image,
+                       struct cg_error *err)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    int r = cg_nbd_open(uri, false, &image, err);
+
+    if (r == 0)
+        r = read_ahead(g, &image, err);
+    if (r == 0) {
+        *ret_image = image;
+        image = NULL;
+    }
+    return r;
+}
+
 static int parent_open(void *opaque, const char *ref, const char *identity,
                        struct cg_image **ret_image, struct cg_error *err)
 {
@@ -299,7 +333,7 @@ static int parent_open(void *opaque, const char *ref, const char *identity,
     int r = 0;
 
     if (cg_arg_kind(ref) == CG_ARG_URI)
-        return cg_nbd_open(ref, false, ret_image, err);
+        return open_export(g, ref, ret_image, err);
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     if (cg_arg_kind(ref) == CG_ARG_PATH) {
         r = cg_file_open(ref, false, &image, err);
@@ -310,7 +344,7 @@ static int parent_open(void *opaque, const char *ref, const char *identity,
         if (r == 0)
             r = any_space(g, &name, &space, err);
         if (r == 0)
-            r = open_in_space(space, &name, CG_OPEN_READ, &image, err);
+            r = open_in_space(g, space, &name, CG_OPEN_READ, &image, err);
         if (r == 0 && identity[0])
             r = identity_of(space, &name, now, err);
     }

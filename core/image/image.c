@@ -218,6 +218,16 @@ bool cg_image_immutable(struct cg_image *image)
     return image->ops->immutable && image->ops->immutable(image->self);
 }
 
+bool cg_image_remote(struct cg_image *image)
+{
+    return image->ops->remote;
+}
+
+bool cg_image_cheap_extents(struct cg_image *image)
+{
+    return image->ops->cheap_extents && image->ops->extents;
+}
+
 bool cg_image_can_trim(struct cg_image *image)
 {
     return !image->read_only && image->ops->trim;

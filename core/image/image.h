@@ -99,6 +99,8 @@ struct cg_image_ops {
     bool (*immutable)(void *self);
     /* Nothing is in flight; can't fail.  Flushes nothing. */
     void (*close)(void *self);
+    bool remote;        /* each read waits for another machine */
+    bool cheap_extents; /* of a remote image: one request tells them for a gigabyte */
 };
 
 /* Wraps a backend's self, which the image then owns (close frees it).  One reference.  read_only
@@ -140,6 +142,8 @@ uint64_t cg_image_original_size(struct cg_image *image); /* before it was rounde
 bool cg_image_read_only(struct cg_image *image);
 bool cg_image_can_resize(struct cg_image *image);
 bool cg_image_immutable(struct cg_image *image);
+bool cg_image_remote(struct cg_image *image);
+bool cg_image_cheap_extents(struct cg_image *image);
 bool cg_image_can_trim(struct cg_image *image);
 bool cg_image_can_zero(struct cg_image *image); /* faster than writing zeros */
 void cg_image_block_size(struct cg_image *image, struct cg_block_size *ret);

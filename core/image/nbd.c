@@ -377,6 +377,8 @@ static const struct cg_image_ops nbd_ops = {
     .size = nbd_image_size,
     .prefetch = nbd_image_prefetch,
     .close = nbd_image_close,
+    .remote = true,
+    .cheap_extents = true,
 };
 
 /* Sizes of blocks; what the server doesn't say is what the protocol has clients assume. */

@@ -464,6 +464,7 @@ static const struct cg_image_ops image_ops = {
     .resize = image_resize,
     .immutable = image_immutable,
     .close = image_close,
+    .remote = true,
 };
 
 int cg_rbd_image_wrap(struct cg_rbd_image *im, void (*done)(void *opaque), void *opaque,

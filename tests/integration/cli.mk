@@ -14,6 +14,7 @@ cli_tests = \
 	tests/integration/main-two-faces.sh \
 	tests/integration/readme.sh \
 	tests/integration/serve-ending.sh \
+	tests/integration/serve-readahead.sh \
 	tests/integration/serve-socket.sh \
 	tests/integration/serve-tls.sh \
 	tests/integration/serve-zeros.sh \
