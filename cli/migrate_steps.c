@@ -198,6 +198,9 @@ static void say_stream(const struct cli_migration *mi)
                 "cowgate: warning: only this host reaches that address: until the commit nobody "
                 "on another can open %s (see --listen and --advertise)\n",
                 record->target);
+    if (record->snapshots && strcmp(record->stream, "file") == 0)
+        fprintf(stderr, "cowgate: warning: read by that stream each snapshot takes the whole size "
+                        "of the image in the cluster, zeros too\n");
 }
 
 static int check_interrupt(struct cli_migration *mi)

@@ -276,7 +276,8 @@ static uint64_t history_size(void *self)
 static void history_block_size(void *self, struct cg_block_size *ret)
 {
     (void)self;
-    *ret = (struct cg_block_size){ .minimum = 512, .preferred = CLUSTER, .maximum = 32 << 20 };
+    /* Importers read the header in pieces, and libnbd refuses what is smaller than the minimum. */
+    *ret = (struct cg_block_size){ .minimum = 1, .preferred = CLUSTER, .maximum = 32 << 20 };
 }
 
 static bool history_immutable(void *self)

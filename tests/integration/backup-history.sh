@@ -4,28 +4,14 @@
 # over NBD and through FUSE; later backups change no byte of it.
 . "$abs_srcdir/tests/functions.sh"
 . "$abs_srcdir/tests/integration/fuse-functions.sh"
+. "$abs_srcdir/tests/integration/history-functions.sh"
 
 cowgate init
-cowgate create volumes/acme/web --size 1G
-for i in {1..12}; do
-    start_serve "$tmp/sock"
-    qemu-io -f raw -c "write -P $i ${i}0M 3M" -c "write -P $((i + 100)) 700M 1M" \
-        -c "write -z 10M ${i}M" \
-        "$(uri "$tmp/sock" volumes/acme/web)" >>qemu-io.log
-    stop "$serve_pid"
-    case $i in
-        4) cowgate resize volumes/acme/web 1300M ;;
-        7) cowgate resize volumes/acme/web 1468006912 ;; # 1400 MiB and a sector
-    esac
-    cowgate backup volumes/acme/web | tail -n 1 >>points
-done
-pruned=$(sed -n 5p points)
-cowgate delete "$pruned"
-sed -i 5d points
-last=$(tail -n 1 points)
+make_history 1G 700M 1300M 1468006912 # 1400 MiB and a sector
 
 start_serve "$tmp/sock"
 nbdcopy "$(uri "$tmp/sock" "$last.qcow2")" h.qcow2
+[ "$(nbdinfo --json "$(uri "$tmp/sock" "$last.qcow2")" | jq '.exports[0].block_size_minimum')" = 1 ] || fail "bytes can't be read"
 qemu-img check h.qcow2
 qemu-img snapshot -l h.qcow2 | awk 'NR > 2 { print $2 }' >tags
 sed 's|.*/||' points | diff - tags

@@ -93,9 +93,9 @@ fill_it_in_use() {
     fio=$!
     cowgate migrate execute rbd/rbd/moved
     wait $fio || fail "fio: $(cat fio.log)"
-    rbd export --no-progress moved now.raw
-    dd if=now.raw of=want.raw bs=1M skip=16 seek=16 count=8 conv=notrunc status=none
-    rm now.raw
+    rbd export --no-progress moved filled.raw
+    dd if=filled.raw of=want.raw bs=1M skip=16 seek=16 count=8 conv=notrunc status=none
+    rm filled.raw
     write_it 30000000 4096 12
     rbd export --no-progress moved - | cmp - want.raw
     stop "$moved_pid"

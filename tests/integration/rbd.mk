@@ -11,7 +11,9 @@ rbd_scripts = \
 	tests/integration/rbd-faults.sh \
 	tests/integration/rbd-io.sh \
 	tests/integration/rbd-main.sh \
+	tests/integration/rbd-migrate-history.sh \
 	tests/integration/rbd-migrate-luks.sh \
+	tests/integration/rbd-migrate-snapshots.sh \
 	tests/integration/rbd-migrate-sources.sh \
 	tests/integration/rbd-migrate.sh \
 	tests/integration/rbd-outage.sh \
