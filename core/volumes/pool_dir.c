@@ -84,6 +84,22 @@ static int sync_project(struct cg_volumes *space, const char *path, struct cg_er
     return cg_dir_sync(space->fd, project, err);
 }
 
+/* Renames a directory to a name that nobody has; -EEXIST.  NFS and many FUSE file systems can't do
+ * that in one step: there a look is as good, since with the lock of the pool nobody else gives
+ * names. */
+static int rename_new_locked(struct cg_volumes *space, const char *from, const char *to)
+{
+    struct stat st;
+
+    if (renameat2(space->fd, from, space->fd, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
+        return -errno;
+    if (fstatat(space->fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        return -EEXIST;
+    return errno == ENOENT && renameat(space->fd, from, space->fd, to) == 0 ? 0 : -errno;
+}
+
 /* After a rename from one to the other. */
 static int sync_projects(struct cg_volumes *space, const char *path, const char *final,
                          struct cg_error *err)
@@ -117,15 +133,16 @@ int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct
         r = cg_dir_make(space->fd, name->part[0], 0700, err);
     if (r < 0)
         return r;
-    if (renameat2(space->fd, path, space->fd, final, RENAME_NOREPLACE) < 0)
-        return errno == EEXIST ? exists(name, err)
-                               : cg_error_set(err, errno, "rename %s to %s", path, final);
+    r = rename_new_locked(space, path, final);
+    if (r < 0)
+        return r == -EEXIST ? exists(name, err)
+                            : cg_error_set(err, -r, "rename %s to %s", path, final);
     r = sync_projects(space, path, final, err);
     if (r == 0) {
         remove_project_locked(space, path);
         return 0;
     }
-    if (renameat2(space->fd, final, space->fd, path, RENAME_NOREPLACE) < 0)
+    if (rename_new_locked(space, final, path) < 0)
         return cg_error_prefix(err, r, "%s is there, but may be gone after a crash of the host",
                                cg_name_text(name, true, text));
     sync_projects(space, path, final, NULL);
@@ -241,8 +258,9 @@ static int take_name(struct cg_volumes *space, const struct cg_name *name,
         return r;
     cg_uuid(uuid);
     snprintf(ret_trash, CG_NAME_MAX, "%s/.trash-%s", name->part[0], uuid);
-    if (renameat2(space->fd, path, space->fd, ret_trash, RENAME_NOREPLACE) < 0)
-        return cg_error_set(err, errno, "rename %s", path);
+    r = rename_new_locked(space, path, ret_trash);
+    if (r < 0)
+        return cg_error_set(err, -r, "rename %s", path);
     *ret_fd = fd;
     fd = -1;
     return 0;

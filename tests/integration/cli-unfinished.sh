@@ -110,6 +110,27 @@ for injected in '' '-e inject=link:error=EPERM'; do
     [ "$(cat taken.raw)" = mine ] || fail "a file that appeared was changed"
     rm taken.raw*
 done
+
+# The same for the directories of volumes, whose names are given with the lock of the pool held.
+without cowgate create volumes/acme/plain --size 8M
+grep -q 'renameat2(.*INJECTED' trace || fail "$(cat trace)"
+must_fail 1 'there is a volume volumes/acme/plain already' without cowgate create volumes/acme/plain --size 4M
+must_fail 1 'there is a volume volumes/acme/a already' without cowgate rename volumes/acme/plain volumes/acme/a
+cowgate --quiet export volumes/acme/a ./still.raw
+same still.raw a.raw
+without cowgate --quiet import ./a.raw volumes/acme/imported
+without cowgate rename volumes/acme/imported volumes/other/renamed
+without cowgate clone volumes/other/renamed volumes/acme/cloned
+cowgate --quiet export volumes/acme/cloned ./still.raw --force
+same still.raw a.raw
+for v in acme/plain other/renamed acme/cloned; do without cowgate delete volumes/$v; done
+[ ! -e root/pool/other ] && [ -z "$(find root/pool -name '.trash-*' -o -name '.new-*' -o -name '.draft-*')" ] ||
+    fail "$(find root/pool)"
+held renameat2 1:error=EINVAL cowgate create volumes/acme/plain --size 8M
+must_fail 1 'there is a volume volumes/acme/plain already' cowgate create volumes/acme/plain --size 4M
+wait "$holder" || fail "$(cat held.err)"
+[ "$(cowgate --json info volumes/acme/plain | jq .size)" = 8388608 ] || fail "it was replaced"
+cowgate delete volumes/acme/plain
 unset held_for
 
 # What has the unfinished file's name and isn't ours is left alone.
