@@ -6,6 +6,14 @@ man_MANS += docs/cowgate.1
 endif
 CLEANFILES += docs/cowgate.1
 
+examplesdir = $(docdir)/examples
+examples_DATA = contrib/cowgate-serve@.service
+EXTRA_DIST += contrib/cowgate-serve@.service.in
+CLEANFILES += contrib/cowgate-serve@.service
+contrib/cowgate-serve@.service: contrib/cowgate-serve@.service.in Makefile
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && sed 's|@bindir[@]|$(bindir)|' \
+	    '$(srcdir)/contrib/cowgate-serve@.service.in' >$@
+
 SUFFIXES = .pod .1
 .pod.1:
 	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(POD2MAN) --section=1 --center=cowgate \

@@ -9,10 +9,19 @@ cd dest
 find . ! -type d ! -name cowgate-rbd.so | sort >"$tmp/installed" # the module only where librbd is
 cd ..
 for file in bin/cowgate bin/cowgate-fuse nbdkit-cowgate-plugin.so man1/cowgate.1 man1/cowgate-fuse.1 \
-    man1/nbdkit-cowgate-plugin.1; do
+    man1/nbdkit-cowgate-plugin.1 examples/cowgate-serve@.service; do
     grep -q "/$file\$" installed || fail "$file isn't installed: $(cat installed)"
 done
-[ "$(wc -l <installed)" = 6 ] || fail "more is installed than that: $(cat installed)"
+[ "$(wc -l <installed)" = 7 ] || fail "more is installed than that: $(cat installed)"
+
+# The sample unit starts what was installed.
+unit=$tmp/dest/$(grep '/cowgate-serve@.service$' installed)
+start=$(sed -n 's/^ExecStart=\([^ ]*\) serve .*/\1/p' "$unit")
+[ -x "$tmp/dest$start" ] && grep -qx 'Restart=always' "$unit" || fail "$(cat "$unit")"
+if systemd-analyze --version >/dev/null 2>&1; then
+    sed "s|^ExecStart=|&$tmp/dest|" "$unit" >"cowgate-serve@acme.service"
+    systemd-analyze verify --man=no "$PWD/cowgate-serve@acme.service" 2>&1 | grep acme && fail "the unit is wrong"
+fi
 
 # The plugin that nbdkit would load, and the others, run from there.
 plugin=$tmp/dest/$(grep 'nbdkit-cowgate-plugin.so$' installed)

@@ -4,6 +4,7 @@ then checks, over a new server, that every acknowledged write is there.
     nbd-kill-client.py write SOCKET NAME STATE PID ACKNOWLEDGED
     nbd-kill-client.py check SOCKET NAME STATE
 
+With PID 0 it kills nobody, and writes until the server dies or so many writes were acknowledged.
 The state file holds, for each sector, what it may be: after an acknowledged write exactly that, and
 after one that was under way either of the two.
 """
@@ -38,6 +39,8 @@ def content(seq, sector):
 class Writer(threading.Thread):
     """One request at a time over one connection, in its own part of the volume."""
 
+    enough = False
+
     def __init__(self, number, state, on_acknowledged):
         super().__init__()
         self.number = number
@@ -67,7 +70,7 @@ class Writer(threading.Thread):
 
     def run(self):
         try:
-            while True:
+            while not Writer.enough:
                 self.one(self.nbd)
         except nbd.Error as e:
             self.error = str(e)
@@ -90,15 +93,17 @@ def write():
         nonlocal count
         with lock:
             count += 1
-            if count == limit:
+            if count == limit and pid:
                 os.kill(pid, signal.SIGKILL)
+            Writer.enough = count >= limit and not pid
 
     writers = [Writer(i, state[i], on_acknowledged) for i in range(THREADS)]
     for w in writers:
         w.start()
     for w in writers:
         w.join()
-    if count < limit:
+    print(count, "writes were acknowledged")
+    if count < limit and pid:
         sys.exit(f"only {count} writes were acknowledged: {[w.error for w in writers]}")
     with open(sys.argv[4], "wb") as f:
         pickle.dump(state, f)

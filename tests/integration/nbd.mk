@@ -1,5 +1,6 @@
 nbd_tests = \
 	tests/integration/image-device.sh \
+	tests/integration/nbd-dead-clients.sh \
 	tests/integration/nbd-io.sh \
 	tests/integration/nbd-kill.sh \
 	tests/integration/nbd-moment.sh \
