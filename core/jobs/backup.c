@@ -11,13 +11,13 @@
 #include "core/backups/session.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
+#include "core/base/pace.h"
 #include "core/base/workers.h"
 #include "core/jobs/backup.h"
 #include "core/jobs/backup_audit.h"
 #include "core/jobs/backup_plan.h"
 #include "core/jobs/backup_source.h"
 #include "core/jobs/chunk_workers.h"
-#include "core/jobs/pace.h"
 
 /* Thread model: the chunks of the audit are the items of one parallel loop, then those of the plan
  * are of another; each worker has its own buffer and codec.  A page's references are written by

@@ -11,7 +11,6 @@ core_libcowgate_la_SOURCES += \
 	core/jobs/migrate_spec.c core/jobs/migrate_spec.h \
 	core/jobs/migration.c core/jobs/migration.h \
 	core/jobs/output.c core/jobs/output.h \
-	core/jobs/pace.c core/jobs/pace.h \
 	core/jobs/progress.h \
 	core/jobs/restore.c core/jobs/restore.h \
 	core/jobs/restore_look.c core/jobs/restore_look.h \

@@ -1,6 +1,6 @@
 /* A limit to how many bytes a second several threads move together. */
-#ifndef CG_JOBS_PACE_H
-#define CG_JOBS_PACE_H
+#ifndef CG_BASE_PACE_H
+#define CG_BASE_PACE_H
 
 #include <pthread.h>
 #include <stdint.h>

@@ -5,7 +5,7 @@
 
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
-#include "core/jobs/pace.h"
+#include "core/base/pace.h"
 
 #define NS UINT64_C(1000000000)
 
