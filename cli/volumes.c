@@ -58,7 +58,7 @@ static int flatten_deep(struct cli *cli, struct cg_space *space, const struct cg
     if (!cli->quiet)
         fprintf(stderr, "flattened: %s would stand on more than %d images\n", text, CG_DEPTH_MAX);
     const struct cg_progress *p = cli_progress_begin(cli, "flatten");
-    int r = cg_space_flatten(space, name, p->report, p->opaque, &cli->err);
+    int r = cg_space_flatten(space, name, 0, p->report, p->opaque, &cli->err);
     cli_progress_end();
     if (r < 0)
         cg_space_remove(space, name, 0, NULL);
@@ -219,14 +219,19 @@ int cli_delete(struct cli *cli, int argc, char **argv)
 
 int cli_flatten(struct cli *cli, int argc, char **argv)
 {
+    static const struct option options[] = { { "rate", required_argument, NULL, 'r' }, { 0 } };
+    const char *rate_text = NULL;
     struct cg_space *space;
     struct cg_name name;
+    uint64_t rate = 0;
 
-    CLI_ARGS(NULL, NULL, NULL, 1, 1);
+    CLI_ARGS(options, cli_keep_value, &rate_text, 1, 1);
+    if (rate_text && cg_size_parse(rate_text, &rate, &cli->err) < 0)
+        return cli_misused("flatten", "%s", cli->err.message);
     if (cli_whole_name(cli, argv[optind], &name, &space) < 0)
         return cli_failed(cli);
     const struct cg_progress *p = cli_progress_begin(cli, "flatten");
-    if (cg_space_flatten(space, &name, p->report, p->opaque, &cli->err) < 0)
+    if (cg_space_flatten(space, &name, rate, p->report, p->opaque, &cli->err) < 0)
         return cli_failed(cli);
     return CLI_OK;
 }

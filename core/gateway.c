@@ -271,6 +271,17 @@ static int identity_of(struct cg_space *space, const struct cg_name *name,
     return r;
 }
 
+int cg_gateway_identify(struct cg_gateway *g, struct cg_name *name,
+                        char ret_identity[static CG_NAME_MAX], struct cg_error *err)
+{
+    struct cg_space *space;
+    int r = cg_gateway_space(g, name, &space, err);
+
+    if (r == 0)
+        r = cg_space_resolve(space, name, err);
+    return r < 0 ? r : identity_of(space, name, ret_identity, err);
+}
+
 static int parent_resolve(void *opaque, const char *text, char ret_ref[static CG_NAME_MAX],
                           char ret_identity[static CG_NAME_MAX], struct cg_error *err)
 {

@@ -70,6 +70,11 @@ bool cg_gateway_has(struct cg_gateway *gateway, enum cg_name_space space);
 int cg_gateway_list(struct cg_gateway *gateway, const struct cg_name *prefix, cg_entry_fn *fn,
                     void *opaque, struct cg_error *err);
 
+/* Replaces in a name what stands for something else (latest) by what it means now, and tells what
+ * identifies that image's content: as info shows it of what stands on it. */
+int cg_gateway_identify(struct cg_gateway *gateway, struct cg_name *name,
+                        char ret_identity[static CG_NAME_MAX], struct cg_error *err);
+
 /* How many names of Ceph the listings have left out so far, because they don't fit ours. */
 size_t cg_gateway_hidden(struct cg_gateway *gateway);
 

@@ -123,13 +123,13 @@ int cg_space_rollback(struct cg_space *space, const struct cg_name *snapshot, st
     return space->ops->rollback(space->self, snapshot, err);
 }
 
-int cg_space_flatten(struct cg_space *space, const struct cg_name *name,
+int cg_space_flatten(struct cg_space *space, const struct cg_name *name, uint64_t rate,
                      int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                      struct cg_error *err)
 {
     if (!space->ops->flatten)
         return cannot(space, "flatten", err);
-    return space->ops->flatten(space->self, name, progress, opaque, err);
+    return space->ops->flatten(space->self, name, rate, progress, opaque, err);
 }
 
 int cg_space_resize(struct cg_space *space, const struct cg_name *name, uint64_t size,

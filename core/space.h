@@ -123,8 +123,11 @@ struct cg_space_ops {
      * CG_DEPTH_MAX others: flatten it. */
     int (*clone)(void *self, const char *parent, const struct cg_name *name, struct cg_error *err);
     int (*rollback)(void *self, const struct cg_name *snapshot, struct cg_error *err);
-    /* Lets go of the parent.  progress may be NULL; a non-zero return of it cancels. */
-    int (*flatten)(void *self, const struct cg_name *name,
+    /* Lets go of the parent, while the image is in use; gone on with by the next call if it's
+     * interrupted.  rate: bytes a second, 0 for no limit.  progress may be NULL; a non-zero return
+     * of it cancels.  1: done, but the parent is held until those have closed the image who read
+     * it since before. */
+    int (*flatten)(void *self, const struct cg_name *name, uint64_t rate,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    struct cg_error *err);
     int (*resize)(void *self, const struct cg_name *name, uint64_t size, struct cg_error *err);
@@ -211,7 +214,7 @@ int cg_space_snapshot(struct cg_space *space, const struct cg_name *names, size_
 int cg_space_clone(struct cg_space *space, const char *parent, const struct cg_name *name,
                    struct cg_error *err);
 int cg_space_rollback(struct cg_space *space, const struct cg_name *snapshot, struct cg_error *err);
-int cg_space_flatten(struct cg_space *space, const struct cg_name *name,
+int cg_space_flatten(struct cg_space *space, const struct cg_name *name, uint64_t rate,
                      int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                      struct cg_error *err);
 int cg_space_resize(struct cg_space *space, const struct cg_name *name, uint64_t size,

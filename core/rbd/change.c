@@ -88,7 +88,7 @@ static int flattened(uint64_t done, uint64_t total, void *opaque)
     return f->cancelled ? -ECANCELED : 0;
 }
 
-int cg_rbd_flatten(void *self, const struct cg_name *name,
+int cg_rbd_flatten(void *self, const struct cg_name *name, uint64_t rate,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    struct cg_error *err)
 {
@@ -98,6 +98,8 @@ int cg_rbd_flatten(void *self, const struct cg_name *name,
     struct cg_rbd_place p;
     rbd_image_info_t info;
 
+    if (rate)
+        return cg_error_say(err, ENOTSUP, "flatten: Ceph's own pace can't be limited by a rate");
     int r = cg_rbd_place_head(self, name, "flatten", &p, err);
     if (r == 0)
         r = cg_rbd_open_once(self, name, true, &im, err);

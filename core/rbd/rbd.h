@@ -111,7 +111,7 @@ int cg_rbd_diff(void *self, const struct cg_name *from, const struct cg_name *to
                 void *opaque, struct cg_error *err);
 int cg_rbd_clone(void *self, const char *parent, const struct cg_name *name, struct cg_error *err);
 int cg_rbd_rollback(void *self, const struct cg_name *snapshot, struct cg_error *err);
-int cg_rbd_flatten(void *self, const struct cg_name *name,
+int cg_rbd_flatten(void *self, const struct cg_name *name, uint64_t rate,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    struct cg_error *err);
 int cg_rbd_freeze(void *self, struct cg_name *name, struct cg_error *err);

@@ -48,14 +48,14 @@ static void forget_sealed(struct cg_volume *v)
         cg_map_forget(v->dirfd, v->json.head.uuid[i], v->run);
 }
 
-/* Where in head the layers begin that mine shows; -1 if head shows something else.  Layers below
- * may have come instead of a parent (flatten). */
-static long place_of(const struct cg_layers *head, const struct cg_layers *mine, bool flattened)
+/* Where in head the layers begin that mine shows; -1 if head shows something else.  A layer below
+ * may have come between them and their parent, or instead of it (flatten). */
+static long place_of(const struct cg_layers *head, const struct cg_layers *mine, bool parent)
 {
     for (size_t at = 0; at + mine->count <= head->count; at++) {
         struct cg_layers rest = { .count = head->count - at, .uuid = head->uuid + at };
         if (cg_layers_begin_with(&rest, mine))
-            return at == 0 || flattened ? (long)at : -1;
+            return at == 0 || parent ? (long)at : -1;
     }
     return -1;
 }
@@ -105,9 +105,11 @@ static int refresh_chain(struct cg_volume *v, bool left, struct cg_error *err)
 
     if (r < 0)
         return r;
-    long at = place_of(head, &mine, parent && !*v->json.parent);
+    if (*v->json.parent && strcmp(v->filling, v->json.filling) != 0)
+        cg_layers_remove(&mine, v->filling); /* given up */
+    long at = place_of(head, &mine, parent);
     size_t above = at < 0 ? 0 : (size_t)at + mine.count;
-    bool same = at == 0 && above == head->count;
+    bool same = at == 0 && above == head->count && !parent == !*v->json.parent;
     cg_layers_clear(&mine);
     if (at < 0 || head->size != cg_chain_size(v->head))
         return stale(v, err);

@@ -135,7 +135,7 @@ static int read_parent(struct cg_chain *chain, uint8_t *buf, size_t len, uint64_
     size_t n = off < chain->parent_size ? (size_t)cg_min(len, chain->parent_size - off) : 0;
 
     memset(buf + n, 0, len - n);
-    return cg_image_pread(cg_parent_image(chain->parent), buf, n, off, err);
+    return n ? cg_parent_read(chain->parent, buf, n, off, err) : 0;
 }
 
 static int read_from(struct cg_chain *chain, size_t depth, uint8_t *buf, size_t len, uint64_t off,

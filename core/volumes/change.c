@@ -75,6 +75,12 @@ int cg_change_commit_locked(struct cg_volume *v, struct cg_volume_json *json,
     return commit_gated(v, json, chain, err);
 }
 
+void cg_change_show_locked(struct cg_volume *v, struct cg_chain *chain)
+{
+    CG_LOCK_EXCLUSIVE(&v->gate);
+    replace_head(v, chain);
+}
+
 /* A new top layer, durable but for volume.json, locked and taking writes if the volume does. */
 static int make_top(struct cg_volume *v, uint64_t size, struct cg_layer **ret_layer,
                     struct cg_error *err)
@@ -433,7 +439,7 @@ int cg_change_answer(void *opaque, struct cg_control_call *call, const json_t *r
     const char *op = json_string_value(json_object_get(request, "op"));
 
     if (op && strcmp(op, "flatten") == 0)
-        return cg_flatten_answer(v, call, err);
+        return cg_flatten_answer(v, call, request, answer, err);
     int r = cg_change_request_decode(request, &change, err);
     if (r == 0 && change.op == CG_CHANGE_ROLLBACK)
         return cg_error_say(err, EBUSY, "%s is being written by process %ld", v->label,

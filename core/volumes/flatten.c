@@ -6,187 +6,174 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "core/base/bytes.h"
-#include "core/base/bulk.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/base/size.h"
 #include "core/volumes/change.h"
+#include "core/volumes/fill.h"
 #include "core/volumes/flatten.h"
 
-#define PIECE ((size_t)1 << 20)
+/* For about two seconds: the process that filled for somebody who was killed takes a moment to
+ * notice. */
+#define BUSY_ATTEMPTS 45
 
-struct fill {
-    struct cg_image *parent;
-    struct cg_layer *layer;
-    uint64_t size; /* of the parent */
-    uint64_t next; /* what lies before is done; a multiple of CG_BLOCK */
-    uint8_t *buf;  /* PIECE bytes */
+/* A flatten as it was asked for. */
+struct order {
+    uint64_t rate;
     int (*progress)(void *opaque, uint64_t done, uint64_t total);
     void *opaque;
+    char whole[CG_UUID_LEN + 1]; /* the layer that this process has filled */
 };
 
-/* Writes what isn't zero of len bytes, whole blocks. */
-static int put(struct fill *f, size_t len, struct cg_error *err)
+/* Attempts that lead to another. */
+enum {
+    DONE = 0,
+    HELD = 1, /* done, but somebody still reads through the parent */
+    AGAIN = 2,
+};
+
+/* The chain of `head` without the layer `without`, with `lowest` (may be NULL) below it. */
+static struct cg_chain *rebuild(struct cg_chain *head, struct cg_layer *lowest, const char *without,
+                                struct cg_parent *parent)
 {
-    for (size_t at = 0, n; at < len; at += n) {
-        bool zero;
-        n = cg_zero_run(f->buf + at, len - at, CG_BLOCK, &zero);
-        int r =
-            zero ? 0
-                 : cg_layer_write(f->layer, f->buf + at, n, f->next + at, CG_BULK, NULL, NULL, err);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int fill_extent(void *opaque, const struct cg_extent *e, struct cg_error *err)
-{
-    struct fill *f = opaque;
-    uint64_t end = cg_round_up(e->off + e->len, CG_BLOCK);
-
-    if (e->type != CG_DATA)
-        return 0;
-    f->next = cg_max(f->next, cg_round_down(e->off, CG_BLOCK));
-    while (f->next < end) {
-        size_t len = (size_t)cg_min(PIECE, end - f->next);
-        size_t n = (size_t)cg_min(len, f->size - f->next);
-        if (f->progress && f->progress(f->opaque, f->next, f->size))
-            return cg_error_set(err, ECANCELED, "flatten");
-        memset(f->buf + n, 0, len - n);
-        int r = cg_image_pread(f->parent, f->buf, n, f->next, err);
-        if (r == 0)
-            r = put(f, len, err);
-        if (r < 0)
-            return r;
-        f->next += len;
-    }
-    return 0;
-}
-
-static int fill(struct fill *f, struct cg_error *err)
-{
-    f->buf = cg_bulk_buffer(PIECE);
-    if (!f->buf)
-        return cg_error_set(err, ENOMEM, "flatten");
-    int r = cg_image_walk(f->parent, 0, f->size, fill_extent, f, err);
-    free(f->buf);
-    if (r == 0 && f->progress && f->progress(f->opaque, f->size, f->size))
-        r = cg_error_set(err, ECANCELED, "flatten");
-    return r;
-}
-
-/* volume.json with uuid below everything and the parent to be released. */
-static int flat_json(struct cg_volume *v, const char *uuid, struct cg_volume_json *ret,
-                     struct cg_error *err)
-{
-    struct cg_volume_json json;
-    int r = cg_volume_json_copy(&v->json, &json, err);
-
-    if (r < 0)
-        return r;
-    strcpy(json.release, json.parent);
-    strcpy(json.release_uuid, json.uuid);
-    json.parent[0] = json.parent_identity[0] = '\0';
-    json.parent_size = 0;
-    r = cg_layers_insert(&json.head, uuid, err);
-    for (size_t i = 0; r == 0 && i < json.snapshots; i++)
-        r = cg_layers_insert(&json.snapshot[i].layers, uuid, err);
-    if (r < 0) {
-        cg_volume_json_clear(&json);
-        return r;
-    }
-    *ret = json;
-    return 0;
-}
-
-static struct cg_chain *flat_chain(struct cg_chain *head, struct cg_layer *lowest)
-{
-    size_t count = cg_chain_count(head);
+    size_t count = cg_chain_count(head), n = 0;
     struct cg_layer **layers = calloc(count + 1, sizeof *layers);
 
     if (!layers)
         return NULL;
-    layers[0] = lowest;
+    if (lowest)
+        layers[n++] = lowest;
     for (size_t i = 0; i < count; i++)
-        layers[i + 1] = cg_chain_layer(head, i);
-    struct cg_chain *chain = cg_chain_new(cg_chain_size(head), layers, count + 1, NULL);
+        if (strcmp(cg_layer_uuid(cg_chain_layer(head, i)), without) != 0)
+            layers[n++] = cg_chain_layer(head, i);
+    struct cg_chain *chain = cg_chain_new(cg_chain_size(head), layers, n, parent);
     free(layers);
     return chain;
 }
 
-/* The layer is whole: it takes the parent's place. */
-static int swap(struct cg_volume *v, struct cg_layer *layer, struct cg_error *err)
+/* The head of now with the filled layer as it is on disk now, or without it.  NULL in *ret_chain
+ * if nobody reads v. */
+static int chain_of(struct cg_volume *v, const char *uuid, bool with, bool parent,
+                    struct cg_chain **ret_chain, struct cg_error *err)
 {
-    struct cg_volume_json json;
-    CG_LOCK(&v->change);
+    struct cg_layer *layer = NULL;
 
+    *ret_chain = NULL;
+    if (v->brief)
+        return 0;
+    int r = with ? cg_layer_open(v->dirfd, uuid, &layer, err) : 0;
+    if (r == 0 && layer)
+        r = cg_layer_lock(layer, LOCK_SH, err);
+    if (r == 0) {
+        *ret_chain = rebuild(v->head, layer, uuid, parent ? cg_chain_parent(v->head) : NULL);
+        r = *ret_chain ? 0 : cg_error_set(err, ENOMEM, "flatten %s", v->label);
+    }
+    cg_layer_unref(layer);
+    return r;
+}
+
+static int check_failed(struct cg_volume *v, struct cg_error *err)
+{
     if (atomic_load(&v->failed) < 0)
         return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
-    int r = flat_json(v, cg_layer_uuid(layer), &json, err);
+    return 0;
+}
+
+/* Says in json that uuid is below everything. */
+static int edit_begin(struct cg_volume_json *json, const char *uuid, struct cg_error *err)
+{
+    int r = cg_layers_insert(&json->head, uuid, err);
+
+    for (size_t i = 0; r == 0 && i < json->snapshots; i++)
+        r = cg_layers_insert(&json->snapshot[i].layers, uuid, err);
+    strcpy(json->filling, uuid);
+    return r;
+}
+
+static int edit_drop(struct cg_volume_json *json, const char *uuid, struct cg_error *err)
+{
+    (void)err;
+    cg_layers_remove(&json->head, uuid);
+    for (size_t i = 0; i < json->snapshots; i++)
+        cg_layers_remove(&json->snapshot[i].layers, uuid);
+    json->filling[0] = '\0';
+    return 0;
+}
+
+/* The layer is whole: it takes the parent's place, which is to be released. */
+static int edit_end(struct cg_volume_json *json, const char *uuid, struct cg_error *err)
+{
+    (void)uuid;
+    (void)err;
+    strcpy(json->release, json->parent);
+    strcpy(json->release_uuid, json->uuid);
+    json->parent[0] = json->parent_identity[0] = json->filling[0] = '\0';
+    json->parent_size = 0;
+    return 0;
+}
+
+typedef int edit_fn(struct cg_volume_json *json, const char *uuid, struct cg_error *err);
+
+static int commit_locked(struct cg_volume *v, edit_fn *edit, const char *uuid, struct cg_error *err)
+{
+    struct cg_volume_json json;
+    struct cg_chain *chain;
+    int r = cg_volume_json_copy(&v->json, &json, err);
+
     if (r < 0)
         return r;
-    struct cg_chain *chain = flat_chain(v->head, layer);
-    if (!chain) {
+    r = edit(&json, uuid, err);
+    if (r == 0)
+        r = chain_of(v, uuid, edit != edit_drop, edit != edit_end, &chain, err);
+    if (r < 0) {
         cg_volume_json_clear(&json);
-        return cg_error_set(err, ENOMEM, "flatten %s", v->label);
+        return r;
     }
     return cg_change_commit_locked(v, &json, chain, err);
 }
 
-static int fill_layer(struct cg_volume *v, struct fill *f, const char *uuid, struct cg_error *err)
-{
-    struct cg_error ignored;
-    int r = cg_layer_open(v->dirfd, uuid, &f->layer, err);
-
-    if (r < 0)
-        return r;
-    r = cg_layer_lock(f->layer, LOCK_SH, err);
-    if (r == 0)
-        r = cg_layer_begin(f->layer, v->run, err);
-    if (r == 0)
-        r = fill(f, err);
-    if (r == 0)
-        r = cg_layer_end(f->layer, err);
-    else
-        cg_layer_end(f->layer, &ignored);
-    if (r == 0)
-        r = swap(v, f->layer, err);
-    cg_layer_unref(f->layer);
-    return r;
-}
-
-static int flatten(struct cg_volume *v, struct fill *f, struct cg_error *err)
+/* Makes the layer that is to be filled, if there is none. */
+static int begin_locked(struct cg_volume *v, struct cg_error *err)
 {
     char uuid[CG_UUID_LEN + 1];
 
+    if (*v->json.filling)
+        return 0;
     cg_uuid(uuid);
-    f->size = cg_image_size(f->parent);
-    int r = cg_layer_create(v->dirfd, uuid, cg_round_up(f->size, CG_SECTOR), err);
+    int r = cg_layer_create(v->dirfd, uuid, cg_round_up(v->json.parent_size, CG_SECTOR), err);
     if (r < 0)
         return r;
     r = cg_dir_sync(v->dirfd, ".", err);
     if (r == 0)
-        r = fill_layer(v, f, uuid, err);
+        r = commit_locked(v, edit_begin, uuid, err);
     if (r < 0 && atomic_load(&v->failed) == 0)
         cg_layer_remove(v->dirfd, uuid, v->run);
     return r;
 }
 
-/* 1, and the parent, if there is one. */
-static int enter(struct cg_volume *v, struct cg_parent **ret_parent, struct cg_error *err)
+static int end(struct cg_volume *v, const char *uuid, struct cg_error *err)
 {
     CG_LOCK(&v->change);
-    if (v->lock_fd < 0)
-        return cg_error_set(err, EAGAIN, "%s", v->label);
-    if (!*v->json.parent)
-        return 0;
-    if (v->flattening)
-        return cg_error_say(err, EBUSY, "%s is being flattened already", v->label);
-    v->flattening = true;
-    *ret_parent = cg_parent_ref(cg_chain_parent(v->head));
-    return 1;
+    int r = check_failed(v, err);
+
+    if (r == 0 && strcmp(v->json.filling, uuid) == 0)
+        r = commit_locked(v, edit_end, uuid, err);
+    return r;
+}
+
+/* Without room for the layer the guest needs what is left more. */
+static void give_up(struct cg_volume *v, const char *uuid)
+{
+    CG_LOCK(&v->change);
+
+    if (check_failed(v, NULL) == 0 && strcmp(v->json.filling, uuid) == 0 &&
+        commit_locked(v, edit_drop, uuid, NULL) == 0)
+        cg_layer_remove(v->dirfd, uuid, v->run);
+}
+
+static bool is_full(int r)
+{
+    return r == -ENOSPC || r == -EDQUOT;
 }
 
 int cg_flatten_finish_locked(struct cg_volume *v, struct cg_error *err)
@@ -195,11 +182,12 @@ int cg_flatten_finish_locked(struct cg_volume *v, struct cg_error *err)
 
     if (!*v->json.release)
         return 0;
-    if (atomic_load(&v->failed) < 0)
-        return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
+    int r = check_failed(v, err);
+    if (r < 0)
+        return r;
     if (!cg_parent_unused(v->dirfd))
         return 1;
-    int r = cg_parent_release(v->space, &v->json, err);
+    r = cg_parent_release(v->space, &v->json, err);
     if (r == 0)
         r = cg_volume_json_copy(&v->json, &json, err);
     if (r < 0)
@@ -222,87 +210,277 @@ static int finish(struct cg_volume *v, struct cg_error *err)
         if (r < 0)
             return cg_error_prefix(err, r, "%s is flat, but still holds its parent", v->label);
         if (r == 0 || attempt >= 8 || !cg_writer_wait(attempt))
-            return 0;
+            return r == 0 ? DONE : HELD;
     }
 }
 
-static int flatten_volume(struct cg_volume *v, struct fill *f, struct cg_error *err)
-{
-    struct cg_parent *parent = NULL;
-    int r = enter(v, &parent, err);
+/* The writer fills. */
 
+struct writing {
+    struct cg_volume *v;
+    const char *uuid;
+    struct order *order;
+};
+
+static int tell(const struct order *order, uint64_t done, uint64_t total, struct cg_error *err)
+{
+    if (order->progress && order->progress(order->opaque, done, total))
+        return cg_error_set(err, ECANCELED, "flatten");
+    return 0;
+}
+
+/* What is durable is read from the layer from here on. */
+static int report_writing(void *opaque, uint64_t done, uint64_t total, bool saved,
+                          struct cg_error *err)
+{
+    struct writing *w = opaque;
+    struct cg_volume *v = w->v;
+    struct cg_chain *chain;
+
+    if (saved) {
+        CG_LOCK(&v->change);
+        int r = chain_of(v, w->uuid, true, true, &chain, err);
+        if (r < 0)
+            return r;
+        cg_change_show_locked(v, chain);
+    }
+    return tell(w->order, done, total, err);
+}
+
+/* 1, with the parent and the layer to fill, if there is a parent. */
+static int enter(struct cg_volume *v, struct cg_parent **ret_parent,
+                 char ret_uuid[static CG_UUID_LEN + 1], struct cg_error *err)
+{
+    CG_LOCK(&v->change);
+    if (v->lock_fd < 0)
+        return cg_error_set(err, EAGAIN, "%s", v->label);
+    if (!*v->json.parent)
+        return 0;
+    if (v->flattening)
+        return cg_error_say(err, EBUSY, "it is being flattened already");
+    int r = check_failed(v, err);
+    if (r == 0)
+        r = begin_locked(v, err);
     if (r < 0)
         return r;
-    if (r > 0) {
-        f->parent = cg_parent_image(parent);
-        r = flatten(v, f, err);
-        cg_parent_unref(parent);
-        pthread_mutex_lock(&v->change);
-        v->flattening = false;
-        pthread_mutex_unlock(&v->change);
-        if (r < 0)
-            return cg_error_prefix(err, r, "flatten %s", v->label);
-    }
+    v->flattening = true;
+    *ret_parent = cg_parent_ref(cg_chain_parent(v->head));
+    strcpy(ret_uuid, v->json.filling);
+    return 1;
+}
+
+static int fill_writing(struct cg_volume *v, struct order *order, struct cg_error *err)
+{
+    char uuid[CG_UUID_LEN + 1];
+    struct writing w = { v, uuid, order };
+    struct cg_fill f = {
+        .dirfd = v->dirfd, .uuid = uuid, .rate = order->rate, .report = report_writing, .opaque = &w
+    };
+    int r = enter(v, &f.parent, uuid, err);
+
+    if (r <= 0)
+        return r;
+    r = cg_fill(&f, err);
+    if (r == 0)
+        r = end(v, uuid, err);
+    else if (is_full(r))
+        give_up(v, uuid);
+    cg_parent_unref(f.parent);
+    CG_LOCK(&v->change);
+    v->flattening = false;
+    return r;
+}
+
+static int flatten_writing(struct cg_volume *v, struct order *order, struct cg_error *err)
+{
+    int r = fill_writing(v, order, err);
+
+    if (r < 0)
+        return r == -EAGAIN ? r : cg_error_prefix(err, r, "flatten %s", v->label);
     return finish(v, err);
 }
 
-static int tell(void *opaque, uint64_t done, uint64_t total)
+static int tell_caller(void *opaque, uint64_t done, uint64_t total)
 {
     return cg_control_progress(opaque, done, total);
 }
 
-int cg_flatten_answer(struct cg_volume *v, struct cg_control_call *call, struct cg_error *err)
+int cg_flatten_answer(struct cg_volume *v, struct cg_control_call *call, const json_t *request,
+                      json_t *answer, struct cg_error *err)
 {
-    struct fill f = { .progress = tell, .opaque = call };
+    json_int_t rate = json_integer_value(json_object_get(request, "rate"));
+    struct order order = { .rate = rate > 0 ? (uint64_t)rate : 0,
+                           .progress = tell_caller,
+                           .opaque = call };
+    int r = flatten_writing(v, &order, err);
 
-    return flatten_volume(v, &f, err);
+    if (r == HELD)
+        json_object_set_new(answer, "held", json_true());
+    return r < 0 ? r : 0;
 }
 
-static int ask(int dirfd, int (*progress)(void *opaque, uint64_t done, uint64_t total),
-               void *opaque, struct cg_error *err)
+static int ask(int dirfd, struct order *order, struct cg_error *err)
 {
     struct cg_writer writer;
-    json_t *request = json_pack("{s:s}", "op", "flatten"), *answer = NULL;
+    json_t *request = json_pack("{s:s, s:I}", "op", "flatten", "rate", (json_int_t)order->rate);
+    json_t *answer = NULL;
 
     if (cg_writer_read(dirfd, &writer, NULL) < 0)
         writer.socket[0] = '\0';
-    int r = *writer.socket ? cg_control_ask(writer.socket, request, CG_CONTROL_SILENCE, progress,
-                                            opaque, &answer, err)
+    int r = *writer.socket ? cg_control_ask(writer.socket, request, CG_CONTROL_SILENCE,
+                                            order->progress, order->opaque, &answer, err)
                            : cg_error_say(err, ECONNRESET, "the writer has no socket");
+    if (r == 0 && json_is_true(json_object_get(answer, "held")))
+        r = HELD;
     json_decref(request);
     json_decref(answer);
     return r == -EAGAIN ? -ECONNRESET : r;
 }
 
-static int attempt(struct cg_volumes *space, const struct cg_name *name, struct fill *f,
+/* Nobody writes: this process fills. */
+
+struct alone {
+    int dirfd;
+    struct order *order;
+};
+
+static int report_alone(void *opaque, uint64_t done, uint64_t total, bool saved,
+                        struct cg_error *err)
+{
+    struct alone *a = opaque;
+
+    (void)saved;
+    int r = tell(a->order, done, total, err);
+    return r < 0 ? r : cg_writer_alive(a->dirfd) ? AGAIN : 0;
+}
+
+/* With a parent that can't be released meanwhile, if there still is one. */
+static int open_parent(struct cg_volumes *space, int dirfd, struct cg_parent **ret_parent,
+                       struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int fd = -1;
+    struct cg_volume_json json;
+    int r = cg_parent_lock(dirfd, &fd, err);
+
+    if (r == 0)
+        r = cg_volume_json_read(dirfd, &json, NULL, err);
+    if (r < 0)
+        return r;
+    r = *json.parent ? cg_parent_open(space, &json, fd, ret_parent, err) : AGAIN;
+    cg_volume_json_clear(&json);
+    if (r == 0)
+        fd = -1;
+    return r;
+}
+
+static int fill_alone(struct cg_volumes *space, int dirfd, const char *uuid, struct order *order,
+                      struct cg_error *err)
+{
+    struct alone a = { dirfd, order };
+    struct cg_fill f = {
+        .dirfd = dirfd, .uuid = uuid, .rate = order->rate, .report = report_alone, .opaque = &a
+    };
+    int r = open_parent(space, dirfd, &f.parent, err);
+
+    if (r != 0)
+        return r;
+    r = cg_fill(&f, err);
+    cg_parent_unref(f.parent);
+    if (r == 0)
+        strcpy(order->whole, uuid);
+    return r;
+}
+
+/* The structure's share, in the moments in which this process has the lock.  AGAIN: *ret_uuid is to
+ * be filled. */
+static int step_brief(struct cg_volume *v, struct order *order,
+                      char ret_uuid[static CG_UUID_LEN + 1], struct cg_error *err)
+{
+    int r = *order->whole ? end(v, order->whole, err) : 0;
+
+    if (r < 0)
+        return r;
+    if (!*v->json.parent)
+        return finish(v, err);
+    CG_LOCK(&v->change);
+    r = begin_locked(v, err);
+    if (r < 0)
+        return r;
+    strcpy(ret_uuid, v->json.filling);
+    return AGAIN;
+}
+
+/* If a writer has come it finds out by itself. */
+static void give_up_alone(struct cg_volumes *space, const struct cg_name *name, const char *uuid)
+{
+    struct cg_volume *v;
+
+    if (cg_volume_open_brief(space, name, &v, NULL) < 0)
+        return;
+    give_up(v, uuid);
+    cg_volume_unref(v);
+}
+
+static int attempt_alone(struct cg_volumes *space, const struct cg_name *name, int dirfd,
+                         struct cg_volume *v, struct order *order, struct cg_error *err)
+{
+    char uuid[CG_UUID_LEN + 1];
+    int r = step_brief(v, order, uuid, err);
+
+    cg_volume_unref(v);
+    if (r != AGAIN)
+        return r;
+    r = fill_alone(space, dirfd, uuid, order, err);
+    if (is_full(r))
+        give_up_alone(space, name, uuid);
+    return r == 0 ? AGAIN : r;
+}
+
+/* -ECONNRESET: the writer is gone. */
+static int attempt(struct cg_volumes *space, const struct cg_name *name, struct order *order,
                    struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int dirfd = -1;
+    char text[CG_NAME_MAX];
     struct cg_volume *v;
     int r = cg_volume_open_dir(space, name, &dirfd, err);
 
     if (r < 0)
         return r;
-    r = cg_volume_open(space, name, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &v, err);
+    v = cg_volume_find(space, dirfd, false);
+    bool writing = v; /* else this process would go on reading through the parent */
+    cg_volume_unref(v);
+    r = writing ? cg_volume_open(space, name, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &v, err)
+                : cg_volume_open_brief(space, name, &v, err);
     if (r == -EBUSY)
-        return ask(dirfd, f->progress, f->opaque, err);
+        return ask(dirfd, order, err);
     if (r < 0)
         return r;
-    r = flatten_volume(v, f, err);
-    cg_volume_unref(v);
-    return r == -EAGAIN ? -ECONNRESET : r;
+    if (writing) {
+        r = flatten_writing(v, order, err);
+        cg_volume_unref(v);
+        return r == -EAGAIN ? -ECONNRESET : r;
+    }
+    r = attempt_alone(space, name, dirfd, v, order, err);
+    return r < 0 ? cg_error_prefix(err, r, "flatten %s", cg_name_text(name, true, text)) : r;
 }
 
-int cg_flatten(struct cg_volumes *space, const struct cg_name *name,
+int cg_flatten(struct cg_volumes *space, const struct cg_name *name, uint64_t rate,
                int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                struct cg_error *err)
 {
-    for (unsigned i = 0;; i++) {
-        struct fill f = { .progress = progress, .opaque = opaque };
-        int r = attempt(space, name, &f, err);
-        if (r != -ECONNRESET)
+    struct order order = { .rate = rate, .progress = progress, .opaque = opaque };
+    unsigned lost = 0, busy = 0;
+
+    for (;;) {
+        int r = attempt(space, name, &order, err);
+        if (r == AGAIN)
+            lost = 0;
+        else if (r == -EBUSY && busy < BUSY_ATTEMPTS)
+            cg_writer_wait(busy++);
+        else if (r != -ECONNRESET)
             return r;
-        if (!cg_writer_wait(i))
+        else if (!cg_writer_wait(lost++))
             return cg_error_say(err, EBUSY, "the writer does not answer");
     }
 }

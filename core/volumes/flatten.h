@@ -5,10 +5,13 @@
 #include "core/volumes/control.h"
 #include "core/volumes/volume.h"
 
-/* Fills a new lowest layer from the parent while the volume is read and written, then drops the
- * parent and releases its hold.  A volume without a parent is flat already.  Another process that
- * writes the volume is asked to do it.  Interrupted, nothing has changed. */
-int cg_flatten(struct cg_volumes *space, const struct cg_name *name,
+/* Puts a new layer below all others, fills it from the parent while the volume is read and written,
+ * then drops the parent and releases its hold.  Another process that writes the volume is asked to
+ * fill; if there is none this one does, without keeping anybody from writing, and asks who begins
+ * to meanwhile.  A volume without a parent is flat already.  Interrupted, the volume stands on its
+ * parent as before, and the next call goes on; without room for it what was filled is given up.
+ * 1: flat, but the hold stays until those have closed it who read through the parent. */
+int cg_flatten(struct cg_volumes *space, const struct cg_name *name, uint64_t rate,
                int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                struct cg_error *err);
 
@@ -18,6 +21,7 @@ int cg_flatten(struct cg_volumes *space, const struct cg_name *name,
 int cg_flatten_finish_locked(struct cg_volume *v, struct cg_error *err);
 
 /* Does it for another process. */
-int cg_flatten_answer(struct cg_volume *v, struct cg_control_call *call, struct cg_error *err);
+int cg_flatten_answer(struct cg_volume *v, struct cg_control_call *call, const json_t *request,
+                      json_t *answer, struct cg_error *err);
 
 #endif

@@ -182,6 +182,14 @@ int cg_layer_lock(struct cg_layer *layer, int operation, struct cg_error *err)
     return 0;
 }
 
+int cg_layer_lock_data(struct cg_layer *layer, struct cg_error *err)
+{
+    while (flock(layer->fd, LOCK_EX | LOCK_NB) < 0)
+        if (errno != EINTR)
+            return cg_error_set(err, errno, "lock %s.data", layer->uuid);
+    return 0;
+}
+
 int cg_layer_follow(struct cg_layer *layer, const char *run, bool *ret_found, struct cg_error *err)
 {
     return cg_map_follow(layer->map, run, ret_found, err);

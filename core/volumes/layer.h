@@ -34,6 +34,10 @@ uint64_t cg_layer_size(struct cg_layer *layer);
  * is an ordinary answer, after which nothing is locked. */
 int cg_layer_lock(struct cg_layer *layer, int operation, struct cg_error *err);
 
+/* flock on the data file, exclusively and without waiting: by who fills a layer that others read.
+ * -EWOULDBLOCK: somebody else does.  Until the layer is closed. */
+int cg_layer_lock_data(struct cg_layer *layer, struct cg_error *err);
+
 /* Goes on, for reading, with what a writer that died in this boot left; false in *ret_found if
  * there is nothing. */
 int cg_layer_follow(struct cg_layer *layer, const char *run, bool *ret_found, struct cg_error *err);

@@ -49,6 +49,16 @@ int cg_layers_insert(struct cg_layers *layers, const char *uuid, struct cg_error
     return 0;
 }
 
+void cg_layers_remove(struct cg_layers *layers, const char *uuid)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < layers->count; i++)
+        if (strcmp(layers->uuid[i], uuid) != 0)
+            memmove(layers->uuid[kept++], layers->uuid[i], sizeof *layers->uuid);
+    layers->count = kept;
+}
+
 bool cg_layers_begin_with(const struct cg_layers *layers, const struct cg_layers *below)
 {
     if (below->count > layers->count)

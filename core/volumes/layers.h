@@ -29,6 +29,9 @@ int cg_layers_copy(const struct cg_layers *layers, struct cg_layers *ret, struct
 int cg_layers_add(struct cg_layers *layers, const char *uuid, struct cg_error *err);
 int cg_layers_insert(struct cg_layers *layers, const char *uuid, struct cg_error *err);
 
+/* Takes a layer out, if it's there. */
+void cg_layers_remove(struct cg_layers *layers, const char *uuid);
+
 /* True if the layers of below are the lowest of layers, in the same order. */
 bool cg_layers_begin_with(const struct cg_layers *layers, const struct cg_layers *below);
 

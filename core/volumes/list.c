@@ -214,12 +214,28 @@ static uint64_t allocated(int fd)
     return sum;
 }
 
-static json_t *parent_json(const struct cg_volume_json *json)
+/* Bytes of the parent's content that are here already. */
+static uint64_t bytes_filled(int fd, const struct cg_volume_json *json)
 {
+    char name[CG_UUID_LEN + 6];
+    struct stat st;
+
+    snprintf(name, sizeof name, "%s.data", json->filling);
+    return fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? 0 : 512 * (uint64_t)st.st_blocks;
+}
+
+static json_t *parent_json(int fd, const struct cg_volume_json *json)
+{
+    json_t *parent;
+
     if (!*json->parent)
         return json_null();
-    return json_pack("{s:s, s:s, s:I}", "name", json->parent, "identity", json->parent_identity,
-                     "size", (json_int_t)json->parent_size);
+    parent = json_pack("{s:s, s:s, s:I}", "name", json->parent, "identity", json->parent_identity,
+                       "size", (json_int_t)json->parent_size);
+    if (parent && *json->filling)
+        json_object_set_new(parent, "filled_bytes",
+                            json_integer((json_int_t)bytes_filled(fd, json)));
+    return parent;
 }
 
 static json_t *snapshots_json(const struct cg_volume_json *json)
@@ -238,12 +254,18 @@ static json_t *snapshots_json(const struct cg_volume_json *json)
 static json_t *head_json(int dirfd, const struct cg_volume_json *json)
 {
     pid_t writer = cg_writer_alive(dirfd);
-    json_t *info = json_pack(
-        "{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I}", "uuid", json->uuid, "size",
-        (json_int_t)json->head.size, "original_size", (json_int_t)json->original_size, "created",
-        (json_int_t)json->created, "parent", parent_json(json), "snapshots", snapshots_json(json),
-        "layers", (json_int_t)json->head.count, "allocated", (json_int_t)allocated(dirfd));
+    json_t *info =
+        json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I}", "uuid", json->uuid, "size",
+                  (json_int_t)json->head.size, "original_size", (json_int_t)json->original_size,
+                  "created", (json_int_t)json->created, "parent", parent_json(dirfd, json),
+                  "snapshots", snapshots_json(json), "layers", (json_int_t)json->head.count,
+                  "allocated", (json_int_t)allocated(dirfd));
 
+    if (info && *json->release &&
+        json_object_set_new(info, "held", json_string(json->release)) < 0) {
+        json_decref(info);
+        return NULL;
+    }
     if (info && writer && json_object_set_new(info, "writer", json_integer(writer)) < 0) {
         json_decref(info);
         return NULL;
@@ -251,14 +273,15 @@ static json_t *head_json(int dirfd, const struct cg_volume_json *json)
     return info;
 }
 
-static json_t *snapshot_info(const struct cg_volume_json *json, const struct cg_volume_snapshot *s)
+static json_t *snapshot_info(int fd, const struct cg_volume_json *json,
+                             const struct cg_volume_snapshot *s)
 {
     uint64_t size = s->layers.size;
 
     return json_pack("{s:s, s:s, s:I, s:I, s:I, s:o, s:I}", "uuid", s->uuid, "volume", json->uuid,
                      "size", (json_int_t)size, "original_size",
                      (json_int_t)cg_volume_json_original_size(json, size), "created",
-                     (json_int_t)s->time, "parent", parent_json(json), "layers",
+                     (json_int_t)s->time, "parent", parent_json(fd, json), "layers",
                      (json_int_t)s->layers.count);
 }
 
@@ -280,7 +303,7 @@ int cg_list_info(struct cg_volumes *space, const struct cg_name *name, json_t **
     if (*name->snapshot && !s) {
         r = cg_error_say(err, ENOENT, "there is no snapshot %s", cg_name_text(name, true, text));
     } else {
-        *ret_info = s ? snapshot_info(&json, s) : head_json(fd, &json);
+        *ret_info = s ? snapshot_info(fd, &json, s) : head_json(fd, &json);
         r = *ret_info ? 0 : cg_error_set(err, ENOMEM, "describe %s", text);
     }
     cg_volume_json_clear(&json);

@@ -6,6 +6,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/close.c \
 	core/volumes/control.c core/volumes/control.h \
 	core/volumes/control_text.c core/volumes/control_text.h \
+	core/volumes/fill.c core/volumes/fill.h \
 	core/volumes/flatten.c core/volumes/flatten.h \
 	core/volumes/layer.c core/volumes/layer.h \
 	core/volumes/layers.c core/volumes/layers.h \

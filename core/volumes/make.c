@@ -250,6 +250,7 @@ static int clone_into(struct making *m, const struct cg_name *parent, const stru
     strcpy(m->json.parent, json.parent);
     strcpy(m->json.parent_identity, json.parent_identity);
     m->json.parent_size = json.parent_size;
+    strcpy(m->json.filling, json.filling);
     m->json.original_size = cg_volume_json_original_size(&json, size);
     cg_volume_json_clear(&json);
     return finish(m, name, size, err);

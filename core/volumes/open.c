@@ -275,6 +275,7 @@ static int make_chain(struct cg_volume *v, struct found *f, struct cg_error *err
     cg_parent_unref(parent);
     atomic_store(&v->size, f->layers.size);
     v->original_size = f->json.original_size;
+    strcpy(v->filling, f->json.filling);
     return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
 }
 

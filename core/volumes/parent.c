@@ -5,13 +5,20 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
 #include "core/volumes/parent.h"
 
+#define QUIET 2     /* ms without a client's read after which they make a pause */
+#define PATIENCE 50 /* ms that one gives way for at most */
+
 struct cg_parent {
     atomic_uint refs;
+    atomic_uint reading; /* clients' reads under way */
+    atomic_uint reads;   /* those that have ended */
+    unsigned way_given;  /* reads, when way was given last; of the one who fills */
     struct cg_image *image;
     int lock_fd;
 };
@@ -60,6 +67,9 @@ int cg_parent_open(struct cg_volumes *space, const struct cg_volume_json *json, 
     if (r < 0)
         return cg_error_prefix(err, r, "open its parent %s", json->parent);
     atomic_init(&parent->refs, 1);
+    atomic_init(&parent->reading, 0);
+    atomic_init(&parent->reads, 0);
+    parent->way_given = 0;
     parent->image = image;
     parent->lock_fd = lock_fd;
     image = NULL;
@@ -85,6 +95,33 @@ void cg_parent_unref(struct cg_parent *parent)
 struct cg_image *cg_parent_image(struct cg_parent *parent)
 {
     return parent->image;
+}
+
+int cg_parent_read(struct cg_parent *parent, void *buf, size_t len, uint64_t off,
+                   struct cg_error *err)
+{
+    atomic_fetch_add(&parent->reading, 1);
+    int r = cg_image_pread(parent->image, buf, len, off, err);
+    atomic_fetch_add(&parent->reads, 1);
+    atomic_fetch_sub(&parent->reading, 1);
+    return r;
+}
+
+/* Looked at from here, so that reading costs clients nothing. */
+void cg_parent_give_way(struct cg_parent *parent)
+{
+    const struct timespec ms = { .tv_nsec = 1000000 };
+    unsigned quiet = 0, seen = atomic_load(&parent->reads);
+
+    if (!atomic_load(&parent->reading) && seen == parent->way_given)
+        return;
+    for (unsigned i = 0; i < PATIENCE && quiet < QUIET; i++) {
+        nanosleep(&ms, NULL);
+        unsigned reads = atomic_load(&parent->reads);
+        quiet = atomic_load(&parent->reading) || reads != seen ? 0 : quiet + 1;
+        seen = reads;
+    }
+    parent->way_given = seen;
 }
 
 bool cg_parent_unused(int dirfd)

@@ -30,6 +30,14 @@ void cg_parent_unref(struct cg_parent *parent);
 /* Lives as long as the parent. */
 struct cg_image *cg_parent_image(struct cg_parent *parent);
 
+/* Reads for a client. */
+int cg_parent_read(struct cg_parent *parent, void *buf, size_t len, uint64_t off,
+                   struct cg_error *err);
+
+/* Waits until no client of this process reads from the parent, but not for long: who reads it for
+ * less urgent reasons makes some way all the same. */
+void cg_parent_give_way(struct cg_parent *parent);
+
 /* True if nobody reads through the parent that volume.json in dirfd named. */
 bool cg_parent_unused(int dirfd);
 

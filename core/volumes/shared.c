@@ -57,13 +57,13 @@ static bool same_layer(struct cg_chain *a, size_t i, struct cg_chain *b, size_t 
     return strcmp(cg_layer_uuid(cg_chain_layer(a, i)), cg_layer_uuid(cg_chain_layer(b, j))) == 0;
 }
 
-/* Where the layers of before begin in now: others may have come below, in the parent's place
- * (flatten). */
+/* Where the layers of before begin in now: others may have come below, before or in the parent's
+ * place (flatten). */
 static size_t place_of(struct cg_chain *before, struct cg_chain *now)
 {
     size_t at = 0;
 
-    if (cg_chain_parent(before) && !cg_chain_parent(now))
+    if (cg_chain_parent(before))
         while (at < cg_chain_count(now) && !same_layer(before, 0, now, at))
             at++;
     return at;

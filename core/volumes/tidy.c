@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
 
 #include "core/volumes/change.h"
@@ -40,7 +41,8 @@ static int choose(struct cg_volume *v, struct kept *k)
 
     for (size_t i = 0; r == 0 && i < count; i++) {
         struct cg_layer *layer = cg_chain_layer(v->head, i);
-        if (i + 1 < count && is_needless(v, layer))
+        bool filled = strcmp(cg_layer_uuid(layer), v->json.filling) == 0;
+        if (i + 1 < count && !filled && is_needless(v, layer))
             continue;
         k->open[k->layers.count] = layer;
         r = cg_layers_add(&k->layers, cg_layer_uuid(layer), NULL);

@@ -31,6 +31,7 @@ struct cg_volume {
     uint64_t dev, inode; /* of the directory: what the volume is known by while it's open */
     char snapshot[CG_PART_MAX + 1]; /* "" for the head */
     uint64_t original_size;         /* as volume.json had it when this was opened */
+    char filling[CG_UUID_LEN + 1];  /* likewise */
 
     /* Taken in this order. */
     pthread_mutex_t change;     /* guards what follows up to gate, and changes of the structure */

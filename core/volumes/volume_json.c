@@ -114,6 +114,19 @@ static int parse_release(const json_t *release, struct cg_volume_json *ret, stru
     return 0;
 }
 
+/* With the head's layers there. */
+static int parse_filling(const json_t *filling, struct cg_volume_json *ret, struct cg_error *err)
+{
+    const char *uuid = json_string_value(filling);
+
+    if (!filling)
+        return 0;
+    if (!uuid || !*ret->parent || ret->head.count < 2 || strcmp(uuid, ret->head.uuid[0]) != 0)
+        return bad(err, "the layer that is being filled makes no sense");
+    memcpy(ret->filling, uuid, sizeof ret->filling);
+    return 0;
+}
+
 static int parse_snapshots(const json_t *array, struct cg_volume_json *ret, struct cg_error *err)
 {
     if (!json_is_array(array))
@@ -180,6 +193,7 @@ static int parse(const json_t *root, struct cg_volume_json *ret, struct cg_error
         (r = parse_parent(json_object_get(root, "parent"), ret, err)) < 0 ||
         (r = parse_release(json_object_get(root, "release"), ret, err)) < 0 ||
         (r = cg_layers_from_json(root, &ret->head, err)) < 0 ||
+        (r = parse_filling(json_object_get(root, "filling"), ret, err)) < 0 ||
         (r = parse_snapshots(json_object_get(root, "snapshots"), ret, err)) < 0 ||
         (r = parse_requests(json_object_get(root, "requests"), ret, err)) < 0)
         return r;
@@ -234,6 +248,8 @@ static json_t *root_json(const struct cg_volume_json *json)
                      "created", (json_int_t)json->created, "original_size",
                      (json_int_t)json->original_size, "parent", parent, "snapshots", snapshots,
                      "requests", requests);
+    if (root && *json->filling)
+        wrong |= json_object_set_new(root, "filling", json_string(json->filling));
     if (root && *json->release)
         wrong |= json_object_set_new(
             root, "release",

@@ -107,13 +107,13 @@ static int space_rollback(void *self, const struct cg_name *name, struct cg_erro
     return cg_change(self, name, &change, NULL, err);
 }
 
-static int space_flatten(void *self, const struct cg_name *name,
+static int space_flatten(void *self, const struct cg_name *name, uint64_t rate,
                          int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                          struct cg_error *err)
 {
     int r = check_head(name, "flatten", err);
 
-    return r < 0 ? r : cg_flatten(self, name, progress, opaque, err);
+    return r < 0 ? r : cg_flatten(self, name, rate, progress, opaque, err);
 }
 
 static int space_resize(void *self, const struct cg_name *name, uint64_t size, struct cg_error *err)

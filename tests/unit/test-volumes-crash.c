@@ -198,7 +198,7 @@ static int perform(struct cg_space *space, struct cg_image **image, const struct
     case RESIZE:
         return cg_space_resize(space, &v, s->off, err);
     case FLATTEN:
-        return cg_space_flatten(space, &v, NULL, NULL, err);
+        return cg_space_flatten(space, &v, 0, NULL, NULL, err);
     case CLOSE:
         cg_image_unref(*image);
         *image = NULL;

@@ -54,7 +54,7 @@ static void flatten_c(struct cg_space *space)
     struct cg_name c = pool_name(C);
     struct cg_error err;
 
-    if (cg_space_flatten(space, &c, NULL, NULL, &err) < 0)
+    if (cg_space_flatten(space, &c, 0, NULL, NULL, &err) < 0)
         fail_msg("flatten: %s", err.message);
 }
 
@@ -135,7 +135,7 @@ static void test_remove_killed(void **state)
             make_clone();
             pool_fail_release(flat ? EIO : 0);
             if (flat)
-                assert_int_equal(cg_space_flatten(pool.space, &c, NULL, NULL, &err), -EIO);
+                assert_int_equal(cg_space_flatten(pool.space, &c, 0, NULL, NULL, &err), -EIO);
             pool_fail_release(0);
             killed = in_killed_process_at(at, remove_c);
             if (cg_space_info(pool.space, &c, &info, &err) == 0) {
@@ -235,7 +235,7 @@ static void test_parent_resized(void **state)
         snprintf(size, sizeof size, "has %zu bytes", sizes[i]);
         assert_non_null(strstr(err.message, size));
         assert_non_null(strstr(err.message, POOL_PARENT));
-        assert_int_equal(cg_space_flatten(pool.space, &c, NULL, NULL, &err), -ESTALE);
+        assert_int_equal(cg_space_flatten(pool.space, &c, 0, NULL, NULL, &err), -ESTALE);
     }
     pool_set_parent(parent, SIZE - 4096);
     cg_image_unref(pool_open(pool.space, C, CG_OPEN_READ));

@@ -227,7 +227,7 @@ static void op_flatten(struct test *t)
 
     if (next(&t->random, 10))
         return;
-    assert_int_equal(cg_space_flatten(t->pool.space, &name, NULL, NULL, &err), 0);
+    assert_int_equal(cg_space_flatten(t->pool.space, &name, 0, NULL, NULL, &err), 0);
     assert_string_equal(pool_held(), "");
 }
 
@@ -358,7 +358,7 @@ static void *disturber_main(void *arg)
             cg_image_trim(t->s->image, 65536, BASE + PIECES * PIECE + 65536, 0, &err) < 0 ||
             cg_space_remove(t->s->pool.space, &s, 0, &err) < 0)
             return strdup(err.message);
-        if (i == 3 && cg_space_flatten(t->s->pool.space, &v, NULL, NULL, &err) < 0)
+        if (i == 3 && cg_space_flatten(t->s->pool.space, &v, 0, NULL, NULL, &err) < 0)
             return strdup(err.message);
     }
     return NULL;

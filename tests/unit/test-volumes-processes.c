@@ -282,7 +282,7 @@ static void test_same_moment(void **state)
     image = pool_open(pool.space, V, CG_OPEN_WRITE);
     expect(image, 9, SIZE, 0);
     cg_image_unref(image);
-    assert_int_equal(cg_space_flatten(process, &v, NULL, NULL, &err), 0);
+    assert_int_equal(cg_space_flatten(process, &v, 0, NULL, NULL, &err), 1);
     cg_space_free(process);
     image = pool_open(pool.space, V, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE);
     put(image, 7, 512, 0);
@@ -404,7 +404,7 @@ static void test_changes(void **state)
     pool_clone(pool.space, V, "volumes/p/c");
     assert_int_equal(cg_space_resize(pool.space, &v, SIZE + 4096, &err), 0);
     assert_int_equal(cg_space_resize(pool.space, &v, SIZE, &err), -EINVAL);
-    assert_int_equal(cg_space_flatten(pool.space, &v, tell, &told, &err), 0);
+    assert_int_equal(cg_space_flatten(pool.space, &v, 0, tell, &told, &err), 0);
     assert_true(told > 0);
     struct cg_name s = pool_name(V "@s");
     assert_int_equal(cg_space_snapshot(pool.space, &s, 1, &err), -EEXIST);

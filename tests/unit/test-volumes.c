@@ -306,7 +306,7 @@ static void test_parent(void **state)
     image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
     pool_same(image, parent, sizeof parent);
     cg_image_unref(image);
-    assert_int_equal(cg_space_flatten(pool.space, &v, NULL, NULL, &err), 0);
+    assert_int_equal(cg_space_flatten(pool.space, &v, 0, NULL, NULL, &err), 0);
     assert_string_equal(pool_held(), "");
     pool_set_parent(NULL, 0);
     image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);

@@ -1,7 +1,7 @@
 unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-crash tests/unit/test-volumes-processes \
 	tests/unit/test-volumes-faults tests/unit/test-volumes-holds \
-	tests/unit/test-volumes-meanwhile \
+	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-fill \
 	tests/unit/test-volumes-control
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
@@ -40,6 +40,10 @@ tests_unit_test_volumes_faults_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
 tests_unit_test_volumes_meanwhile_SOURCES = tests/unit/test-volumes-meanwhile.c $(volumes_faults)
 tests_unit_test_volumes_meanwhile_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_meanwhile_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
+
+tests_unit_test_volumes_fill_SOURCES = tests/unit/test-volumes-fill.c $(volumes_faults)
+tests_unit_test_volumes_fill_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_fill_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
 
 tests_unit_test_volumes_holds_SOURCES = tests/unit/test-volumes-holds.c $(volumes_faults)
 tests_unit_test_volumes_holds_LDADD = $(unit_ldadd)

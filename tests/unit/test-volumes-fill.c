@@ -1,0 +1,250 @@
+/* The layer that a flatten fills while the volume is used: seen by some who have the volume open
+ * and not by others, left half done, given up, taken over. */
+#include "config.h"
+
+#include <errno.h>
+#include <glob.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/unit/volumes-faults.h"
+#include "tests/unit/cmocka-all.h"
+
+#define C "volumes/p/c"
+
+static uint8_t parent[SIZE];
+static struct cg_space *second; /* as another process */
+
+static int setup(void **state)
+{
+    faults_setup(state);
+    second = pool_second(&pool);
+    memset(parent, 'P', sizeof parent);
+    pool_set_parent(parent, sizeof parent);
+    pool_clone(pool.space, POOL_PARENT, C);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    cg_space_free(second);
+    return faults_teardown(state);
+}
+
+static int cancel(void *opaque, uint64_t done, uint64_t total)
+{
+    (void)opaque;
+    (void)done;
+    (void)total;
+    return 1;
+}
+
+static int flatten(int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque)
+{
+    struct cg_name c = pool_name(C);
+    struct cg_error err;
+    int r = cg_space_flatten(pool.space, &c, 0, progress, opaque, &err);
+
+    if (r < 0 && r != -ECANCELED && r != -ENOSPC)
+        fail_msg("flatten: %d, %s", r, err.message);
+    return r;
+}
+
+/* The layer to fill is there, empty or not. */
+static void begin_flatten(void)
+{
+    assert_int_equal(flatten(cancel, NULL), -ECANCELED);
+}
+
+static size_t layers(void)
+{
+    char pattern[128];
+    glob_t found;
+
+    snprintf(pattern, sizeof pattern, "%s/p/c/*.data", pool.dir);
+    size_t count = glob(pattern, 0, NULL, &found) == 0 ? found.gl_pathc : 0;
+    globfree(&found);
+    return count;
+}
+
+/* Bytes of the parent that are here; -1: no flatten has begun; -2: there is no parent. */
+static json_int_t filled(void)
+{
+    struct cg_name c = pool_name(C);
+    struct cg_error err;
+    json_t *info;
+
+    assert_int_equal(cg_space_info(pool.space, &c, &info, &err), 0);
+    json_t *p = json_object_get(info, "parent"), *bytes = json_object_get(p, "filled_bytes");
+    json_int_t n = json_is_null(p) ? -2 : bytes ? json_integer_value(bytes) : -1;
+    json_decref(info);
+    return n;
+}
+
+/* 'W's at 4096, over the parent, which isn't there any more. */
+static void expect_flat(void)
+{
+    struct cg_image *image = pool_open(pool.space, C, CG_OPEN_READ);
+
+    assert_int_equal(filled(), -2);
+    memset(parent, 'x', sizeof parent);
+    expect(image, 'P', 4096, 0);
+    expect(image, 'W', 4096, 4096);
+    expect(image, 'P', SIZE - 8192, 8192);
+    cg_image_unref(image);
+}
+
+/* Who opened the volume before the layer was there, with it, and after it was given up for want of
+ * space, writes and reads on. */
+static void test_no_room(void **state)
+{
+    struct cg_image *before, *with;
+
+    (void)state;
+    before = pool_open(pool.space, C, CG_OPEN_WRITE);
+    cg_image_unref(before);
+    before = pool_open(second, C, CG_OPEN_WRITE);
+    begin_flatten();
+    assert_int_equal(filled(), 0);
+    struct cg_space *third = pool_second(&pool);
+    with = pool_open(third, C, CG_OPEN_WRITE);
+    hook.fail_data_write = true;
+    assert_int_equal(flatten(NULL, NULL), -ENOSPC);
+    hook.fail_data_write = false;
+    assert_int_equal(filled(), -1);
+    assert_int_equal(layers(), 1);
+    assert_string_not_equal(pool_held(), "");
+    put(with, 'W', 4096, 4096);
+    expect(with, 'W', 4096, 4096);
+    expect(with, 'P', SIZE - 8192, 8192);
+    cg_image_unref(with);
+    cg_space_free(third);
+    expect(before, 'P', SIZE, 0);
+    cg_image_unref(before);
+    assert_int_equal(flatten(NULL, NULL), 0);
+    expect_flat();
+    assert_string_equal(pool_held(), "");
+}
+
+/* The writer has it in its chain, and gives it up itself. */
+static void test_no_room_writing(void **state)
+{
+    struct cg_image *image = pool_open(second, C, CG_OPEN_WRITE);
+
+    (void)state;
+    put(image, 'W', 4096, 4096);
+    begin_flatten();
+    assert_int_equal(layers(), 2);
+    hook.fail_data_write = true;
+    assert_int_equal(flatten(NULL, NULL), -ENOSPC);
+    hook.fail_data_write = false;
+    assert_int_equal(layers(), 1);
+    expect(image, 'P', 4096, 0);
+    expect(image, 'W', 4096, 4096);
+    assert_int_equal(flatten(NULL, NULL), 0);
+    expect_flat();
+    expect(image, 'P', 4096, 0);
+    cg_image_unref(image);
+}
+
+/* Left half done, the layer stays below snapshots, clones and what a rollback makes of it, and who
+ * ends as a writer doesn't take it for a needless one. */
+static void test_left(void **state)
+{
+    struct cg_name s = pool_name(C "@s"), clone = pool_name("volumes/p/d");
+    struct cg_image *image;
+    struct cg_error err;
+
+    (void)state;
+    begin_flatten();
+    image = pool_open(second, C, CG_OPEN_WRITE);
+    put(image, 'W', 4096, 4096);
+    cg_image_unref(image);
+    assert_int_equal(filled(), 0);
+    pool_snapshot(pool.space, C "@s");
+    pool_clone(pool.space, C "@s", "volumes/p/d");
+    image = pool_open(second, C, CG_OPEN_WRITE);
+    put(image, 'V', SIZE, 0);
+    cg_image_unref(image);
+    assert_int_equal(cg_space_rollback(pool.space, &s, &err), 0);
+    assert_int_equal(filled(), 0);
+    assert_int_equal(flatten(NULL, NULL), 0);
+    expect_flat();
+    image = pool_open(pool.space, C "@s", CG_OPEN_READ);
+    expect(image, 'P', SIZE - 8192, 8192);
+    cg_image_unref(image);
+    /* The clone has the same layer: nothing is left to fill, and its parent isn't read. */
+    assert_int_equal(cg_space_flatten(pool.space, &clone, 0, NULL, NULL, &err), 0);
+    image = pool_open(pool.space, "volumes/p/d", CG_OPEN_READ);
+    expect(image, 'P', 4096, 0);
+    expect(image, 'W', 4096, 4096);
+    expect(image, 'P', SIZE - 8192, 8192);
+    cg_image_unref(image);
+    pool_remove(pool.space, C "@s");
+    pool_remove(pool.space, C);
+    pool_remove(pool.space, "volumes/p/d");
+}
+
+static struct cg_image *guest;
+
+static int write_meanwhile(void *opaque, uint64_t done, uint64_t total)
+{
+    (void)done;
+    (void)total;
+    ++*(int *)opaque;
+    if (!guest) {
+        guest = pool_open(second, C, CG_OPEN_WRITE);
+        put(guest, 'W', 4096, 4096);
+        assert_true(filled() >= 0);
+    }
+    return 0;
+}
+
+/* Who begins to write while another process fills isn't refused, and fills from there on. */
+static void test_writer_comes(void **state)
+{
+    int told = 0;
+
+    (void)state;
+    guest = NULL;
+    assert_int_equal(flatten(write_meanwhile, &told), 0);
+    assert_true(told > 1);
+    assert_non_null(guest);
+    assert_string_equal(pool_held(), "");
+    put(guest, 'W', 512, 4096);
+    cg_image_unref(guest);
+    expect_flat();
+}
+
+/* Who opened the volume with the half filled layer shows it through the parent, which is held as
+ * long; when it begins to write it goes on without. */
+static void test_opened_with_parent(void **state)
+{
+    struct cg_image *image;
+
+    (void)state;
+    begin_flatten();
+    image = pool_open(second, C, CG_OPEN_WRITE);
+    expect(image, 'P', 4096, 0);
+    assert_int_equal(flatten(NULL, NULL), 1);
+    assert_string_not_equal(pool_held(), "");
+    expect(image, 'P', SIZE, 0);
+    put(image, 'W', 4096, 4096);
+    memset(parent, 'x', sizeof parent);
+    expect(image, 'P', 4096, 0);
+    expect(image, 'P', SIZE - 8192, 8192);
+    cg_image_unref(image);
+    assert_string_equal(pool_held(), "");
+    expect_flat();
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_no_room),      TEST(test_no_room_writing),    TEST(test_left),
+        TEST(test_writer_comes), TEST(test_opened_with_parent),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
