@@ -234,11 +234,44 @@ static int restore_point(struct cli *cli, const char *text, struct cg_name *ret,
     return r;
 }
 
+struct restore_args {
+    bool live, trust_diff;
+    const char *rate;
+};
+
+static int set_restore(void *opaque, int option, const char *value)
+{
+    struct restore_args *a = opaque;
+
+    if (option == 'l')
+        a->live = true;
+    else if (option == 't')
+        a->trust_diff = true;
+    else
+        a->rate = value;
+    return 0;
+}
+
+static int restore_live(struct cli *cli, const struct restore_args *args, char **argv)
+{
+    uint64_t rate = 0;
+
+    if (args->trust_diff)
+        return cli_misused("restore", "--live makes a new volume, of which there is no diff");
+    if (args->rate && cg_size_parse(args->rate, &rate, &cli->err) < 0)
+        return cli_misused("restore", "%s", cli->err.message);
+    return cli_restore_live(cli, argv[0], argv[1], rate);
+}
+
 int cli_restore(struct cli *cli, int argc, char **argv)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     struct cg_repository *repository;
-    static const struct option options[] = { { "trust-diff", no_argument, NULL, 't' }, { 0 } };
+    static const struct option options[] = { { "trust-diff", no_argument, NULL, 't' },
+                                             { "live", no_argument, NULL, 'l' },
+                                             { "rate", required_argument, NULL, 'r' },
+                                             { 0 } };
+    struct restore_args args = { .live = false };
     struct cg_restore_options o = { .fresh = false };
     struct cg_restore_result result;
     struct cli_target target;
@@ -246,7 +279,12 @@ int cli_restore(struct cli *cli, int argc, char **argv)
     char text[CG_NAME_MAX];
     bool made = false;
 
-    CLI_ARGS(options, cli_set_flag, &o.trust_diff, 2, 2);
+    CLI_ARGS(options, set_restore, &args, 2, 2);
+    if (args.live)
+        return restore_live(cli, &args, argv + optind);
+    if (args.rate)
+        return cli_misused("restore", "--rate is only for --live");
+    o.trust_diff = args.trust_diff;
     const char *to = argv[optind + 1];
     int r = cli->json ? cli_check_utf8(cli, to) : 0;
     if (r == 0)

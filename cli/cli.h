@@ -121,8 +121,10 @@ cli_fn cli_import, cli_export;       /* copy.c */
 int cli_export_diff(struct cli *cli, const char *point, const char *from, const char *dest,
                     bool force);            /* export_diff.c */
 cli_fn cli_backup, cli_restore, cli_verify; /* backups.c */
-cli_fn cli_serve;                           /* serve.c */
-cli_fn cli_migrate;                         /* migrate.c */
-cli_fn cli_mount, cli_umount;               /* mount.c */
+int cli_restore_live(struct cli *cli, const char *point, const char *target,
+                     uint64_t rate); /* restore_live.c */
+cli_fn cli_serve;                    /* serve.c */
+cli_fn cli_migrate;                  /* migrate.c */
+cli_fn cli_mount, cli_umount;        /* mount.c */
 
 #endif

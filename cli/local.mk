@@ -12,6 +12,7 @@ cli_cowgate_SOURCES = \
 	cli/migrate_steps.c \
 	cli/mount.c \
 	cli/progress.c \
+	cli/restore_live.c \
 	cli/serve.c \
 	cli/serve_socket.c cli/serve_socket.h \
 	cli/target.c cli/target.h \

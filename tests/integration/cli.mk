@@ -13,6 +13,7 @@ cli_tests = \
 	tests/integration/main-second-root.sh \
 	tests/integration/main-two-faces.sh \
 	tests/integration/readme.sh \
+	tests/integration/restore-live.sh \
 	tests/integration/serve-ending.sh \
 	tests/integration/serve-readahead.sh \
 	tests/integration/serve-socket.sh \
