@@ -18,7 +18,7 @@
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 
-/* Thread model: all is fixed when it's made but next, a hint that any thread may overwrite. */
+/* Thread model: all is fixed when it's made but last, a hint that any thread may overwrite. */
 
 #define CLUSTER CG_HISTORY_CLUSTER
 #define CLUSTER_BITS 16
@@ -40,7 +40,7 @@ struct history_image {
     /* First clusters of the parts, in their order. */
     uint64_t table, blocks, snapshot_table, l1, l2, data, end;
     uint64_t *l1_first;    /* of each point's L1 table and the active one's; owned */
-    _Atomic uint64_t next; /* slot that a sequential reader takes next */
+    _Atomic uint64_t last; /* slot that was read last */
 };
 
 static void put16(uint8_t *p, uint16_t v)
@@ -214,7 +214,7 @@ static void read_ahead(struct history_image *q, uint64_t slot)
 {
     struct cg_ref ref;
 
-    if (atomic_exchange(&q->next, slot + 1) != slot)
+    if (slot - atomic_exchange(&q->last, slot) != 1) /* its first clusters may be zeros, unread */
         return;
     for (uint64_t i = slot + 1; i <= slot + AHEAD && i < cg_history_slots(q->h); i++) {
         if (cg_history_ref(q->h, i, &ref, NULL) < 0)
@@ -232,8 +232,7 @@ static int read_slot(struct history_image *q, uint8_t *buf, size_t len, uint64_t
     size_t n = (size_t)cg_min(len, CG_CHUNK_SIZE - at);
     struct cg_ref ref;
 
-    if (at == 0)
-        read_ahead(q, slot);
+    read_ahead(q, slot);
     int r = cg_history_ref(q->h, slot, &ref, err);
     if (r < 0)
         return r;
@@ -392,7 +391,7 @@ int cg_history_image(struct cg_project *project, const char *volume, const char 
     if (!q)
         return cg_error_set(err, ENOMEM, "open a history");
     q->project = project;
-    atomic_init(&q->next, UINT64_MAX / 2);
+    atomic_init(&q->last, UINT64_MAX / 2);
     int r = cg_history_new(project, volume, point, &q->h, err);
     if (r == 0)
         r = lay_out(q, err);

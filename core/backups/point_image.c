@@ -11,18 +11,21 @@
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 
-/* Thread model: a point doesn't change; next is where the last read ended, a hint that any thread
- * may overwrite. */
+/* Thread model: a point doesn't change; next has where the last reads of a few readers ended, hints
+ * that any thread may overwrite; reading is atomic. */
 
 #define AHEAD 2        /* chunks read ahead of a sequential reader */
 #define PREFETCH 8     /* chunks that one prefetch call begins at most */
 #define NEAR (1 << 20) /* parallel requests of one sequential reader come a little out of order */
+#define READERS 8
 
 struct point_image {
     struct cg_project *project;
     struct cg_repository *repo;
     struct cg_point *point; /* owned */
-    _Atomic uint64_t next;
+    _Atomic uint64_t next[READERS];
+    atomic_uint turn;    /* whose place a new reader takes */
+    atomic_uint reading; /* reads in flight */
 };
 
 int cg_project_read(struct cg_project *project, const struct cg_ref *ref, void *buf, size_t len,
@@ -65,19 +68,24 @@ static void read_ahead(struct point_image *p, uint64_t first, uint64_t count)
     }
 }
 
-static int point_pread(void *self, void *buf, size_t len, uint64_t off, struct cg_error *err)
+/* True if a read goes on where one of the last ones ended. */
+static bool goes_on(struct point_image *p, size_t len, uint64_t off)
 {
-    struct point_image *p = self;
-    uint8_t *to = buf;
-    uint64_t first = off / CG_CHUNK_SIZE, last = (off + len - 1) / CG_CHUNK_SIZE;
+    for (unsigned i = 0; i < READERS; i++) {
+        uint64_t next = atomic_load_explicit(&p->next[i], memory_order_relaxed);
+        if ((off > next ? off - next : next - off) <= NEAR) {
+            atomic_store_explicit(&p->next[i], off + len, memory_order_relaxed);
+            return true;
+        }
+    }
+    unsigned place = atomic_fetch_add(&p->turn, 1) % READERS;
+    atomic_store_explicit(&p->next[place], off + len, memory_order_relaxed);
+    return false;
+}
 
-    uint64_t expected = atomic_exchange(&p->next, off + len);
-    uint64_t distance = off > expected ? off - expected : expected - off;
-    read_ahead(p, first + 1, last - first); /* what this request needs: not one after the other */
-    /* Not for who takes chunks whole: several do that at once, and what is read ahead for one may
-     * have left the cache before its turn. */
-    if (distance <= NEAR && len < CG_CHUNK_SIZE)
-        read_ahead(p, last + 1, AHEAD);
+static int read_chunks(struct point_image *p, uint8_t *to, size_t len, uint64_t off,
+                       struct cg_error *err)
+{
     while (len > 0) {
         uint32_t in = (uint32_t)(off % CG_CHUNK_SIZE);
         size_t n = (size_t)cg_min(len, CG_CHUNK_SIZE - in);
@@ -89,6 +97,22 @@ static int point_pread(void *self, void *buf, size_t len, uint64_t off, struct c
         len -= n;
     }
     return 0;
+}
+
+static int point_pread(void *self, void *buf, size_t len, uint64_t off, struct cg_error *err)
+{
+    struct point_image *p = self;
+    uint64_t first = off / CG_CHUNK_SIZE, last = (off + len - 1) / CG_CHUNK_SIZE;
+    bool alone = atomic_fetch_add(&p->reading, 1) == 0;
+
+    read_ahead(p, first + 1, last - first); /* what this request needs: not one after the other */
+    /* Not if several take chunks whole at the same time: what is read ahead for one may have left
+     * the cache before its turn. */
+    if (goes_on(p, len, off) && (len < CG_CHUNK_SIZE || alone))
+        read_ahead(p, last + 1, AHEAD);
+    int r = read_chunks(p, buf, len, off, err);
+    atomic_fetch_sub(&p->reading, 1);
+    return r;
 }
 
 static int point_extents(void *self, struct cg_extents *e, struct cg_error *err)
@@ -180,7 +204,8 @@ int cg_point_image(struct cg_project *project, struct cg_point *point, struct cg
     p->project = project;
     p->repo = cg_project_repository(project);
     p->point = point;
-    atomic_init(&p->next, UINT64_MAX / 2);
+    for (unsigned i = 0; i < READERS; i++)
+        atomic_init(&p->next[i], UINT64_MAX / 2);
     struct cg_image *image = cg_image_new(&point_ops, p, true);
     if (!image) {
         point_close(p);

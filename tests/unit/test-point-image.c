@@ -39,8 +39,7 @@ static void *read_whole(void *image)
     return buf ? NULL : image;
 }
 
-/* Who reads whole chunks keeps all processors busy as it is: nothing is read ahead, and what
- * several want at the same time is decoded once. */
+/* What several want at the same time is decoded once. */
 static void test_whole_chunks(void **state)
 {
     struct lab *lab = *state;
@@ -61,6 +60,54 @@ static void test_whole_chunks(void **state)
     assert_int_equal(loads(lab), before + DISK_CHUNKS - 1);
 }
 
+/* Loading goes on in the background until there were so many. */
+static void wait_for_loads(struct lab *lab, uint64_t n)
+{
+    for (unsigned i = 0; i < 10000 && loads(lab) < n; i++)
+        usleep(1000);
+    assert_true(loads(lab) >= n);
+}
+
+static void read_at(struct cg_image *image, uint64_t off, size_t len)
+{
+    CG_CLEANUP(cg_free) void *buf = malloc(len);
+    struct cg_error err;
+
+    assert_non_null(buf);
+    assert_int_equal(cg_image_pread(image, buf, len, off, &err), 0);
+}
+
+/* One reader of whole chunks finds the next two loaded. */
+static void test_one_after_the_other(void **state)
+{
+    struct lab *lab = *state;
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = open_chunks(lab);
+
+    read_at(image, 7 * CG_CHUNK_SIZE, 1); /* the page */
+    uint64_t before = loads(lab);
+    read_at(image, 0, CG_CHUNK_SIZE);
+    assert_int_equal(loads(lab), before + 1);
+    read_at(image, CG_CHUNK_SIZE, CG_CHUNK_SIZE);
+    wait_for_loads(lab, before + 4);
+}
+
+/* So do two who take turns. */
+static void test_two_readers(void **state)
+{
+    struct lab *lab = *state;
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = open_chunks(lab);
+
+    read_at(image, 7 * CG_CHUNK_SIZE + (2 << 20), 1);
+    uint64_t before = loads(lab);
+    read_at(image, 0, 65536);
+    read_at(image, 3 * CG_CHUNK_SIZE, 65536);
+    assert_int_equal(loads(lab), before + 2);
+    read_at(image, 65536, 65536);
+    wait_for_loads(lab, before + 4);
+    read_at(image, 3 * CG_CHUNK_SIZE + 65536, 65536);
+    wait_for_loads(lab, before + 6);
+}
+
 /* One request over several chunks has all of them fetched at once: also those behind one that
  * can't be read. */
 static void test_request_of_many_chunks(void **state)
@@ -76,15 +123,15 @@ static void test_request_of_many_chunks(void **state)
     uint64_t before = loads(lab);
     lab_sh(lab, "rm -r chunks/*");
     assert_true(cg_image_pread(image, buf, 7 * CG_CHUNK_SIZE, 0, &err) < 0);
-    for (unsigned i = 0; i < 10000 && loads(lab) < before + 7; i++)
-        usleep(1000);
-    assert_true(loads(lab) >= before + 7);
+    wait_for_loads(lab, before + 7);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_whole_chunks, lab_setup_empty, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_one_after_the_other, lab_setup_empty, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_two_readers, lab_setup_empty, lab_teardown),
         cmocka_unit_test_setup_teardown(test_request_of_many_chunks, lab_setup_empty, lab_teardown),
     };
 
