@@ -17,6 +17,7 @@ rbd_scripts = \
 	tests/integration/rbd-migrate-sources.sh \
 	tests/integration/rbd-migrate.sh \
 	tests/integration/rbd-outage.sh \
+	tests/integration/rbd-readahead.sh \
 	tests/integration/rbd-restore-live.sh \
 	tests/integration/rbd-restore.sh \
 	tests/integration/rbd-settings.sh
