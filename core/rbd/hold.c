@@ -29,10 +29,11 @@ int cg_rbd_freeze(void *self, struct cg_name *name, struct cg_error *err)
 
 int cg_rbd_protect(rbd_image_t image, const char *snapshot, struct cg_error *err)
 {
+    struct cg_rbd_mark mark = { .protection = true };
     int is_protected;
-    uint64_t id;
 
-    int r = rbd_snap_get_id(image, snapshot, &id);
+    cg_uuid(mark.uuid);
+    int r = rbd_snap_get_id(image, snapshot, &mark.snapshot);
     if (r == 0)
         r = rbd_snap_is_protected(image, snapshot, &is_protected);
     if (r == -ENOENT)
@@ -41,13 +42,15 @@ int cg_rbd_protect(rbd_image_t image, const char *snapshot, struct cg_error *err
         return cg_rbd_failed(r, err, "look at snapshot %s", snapshot);
     if (is_protected)
         return 0;
-    r = cg_rbd_mark_set(image, id, NULL, err);
+    r = cg_rbd_mark_set(image, &mark, err);
     if (r < 0)
         return r;
     r = rbd_snap_protect(image, snapshot);
-    if (r == 0 || r == -EBUSY) /* somebody else did meanwhile */
+    if (r == 0)
         return 0;
-    cg_rbd_mark_remove(image, id, NULL, NULL);
+    if (r == -EBUSY) /* somebody else did meanwhile: it's theirs */
+        return cg_rbd_mark_remove(image, &mark, err);
+    cg_rbd_mark_remove(image, &mark, NULL);
     if (r == -ENOSYS)
         return cg_error_say(err, ENOTSUP,
                             "the image hasn't the feature layering, so its snapshots can't be "
@@ -67,8 +70,22 @@ static int snapshot_name(rbd_image_t image, uint64_t id, char ret[static CG_RBD_
     return r < 0 && r != -ENOENT ? cg_rbd_failed(r, err, "look at a snapshot") : 0;
 }
 
-/* Takes cowgate's protection away, unless somebody needs it.  1: it stays. */
-static int unprotect(rbd_image_t image, uint64_t id, const char *name, struct cg_error *err)
+/* The snapshot isn't protected by cowgate any more. */
+static int remove_protections(rbd_image_t image, const struct cg_rbd_marks *marks, uint64_t id,
+                              struct cg_error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < marks->count; i++) {
+        if (marks->v[i].protection && marks->v[i].snapshot == id)
+            r = cg_rbd_mark_remove(image, &marks->v[i], err);
+    }
+    return r;
+}
+
+/* Takes cowgate's protection away, which before says, unless somebody needs it.  1: it stays. */
+static int unprotect(rbd_image_t image, const struct cg_rbd_marks *before, uint64_t id,
+                     const char *name, struct cg_error *err)
 {
     CG_CLEANUP(cg_rbd_marks_clear) struct cg_rbd_marks marks = { 0 };
 
@@ -82,7 +99,7 @@ static int unprotect(rbd_image_t image, uint64_t id, const char *name, struct cg
         r = cg_rbd_protect(image, name, err);
         return r < 0 ? r : 1;
     }
-    return r < 0 ? r : cg_rbd_mark_remove(image, id, NULL, err);
+    return r < 0 ? r : remove_protections(image, before, id, err);
 }
 
 int cg_rbd_tidy(rbd_image_t image, uint64_t id, struct cg_error *err)
@@ -100,9 +117,9 @@ int cg_rbd_tidy(rbd_image_t image, uint64_t id, struct cg_error *err)
         return r;
     bool ours = cg_rbd_marks_protected(&marks, id);
     if (name[0] && rbd_snap_is_protected(image, name, &is_protected) == 0 && is_protected)
-        r = ours ? unprotect(image, id, name, err) : 1;
+        r = ours ? unprotect(image, &marks, id, name, err) : 1;
     else if (ours)
-        r = cg_rbd_mark_remove(image, id, NULL, err);
+        r = remove_protections(image, &marks, id, err);
     if (r != 0 || strncmp(name, CG_RBD_AUTO, strlen(CG_RBD_AUTO)) != 0)
         return r;
     r = rbd_snap_remove(image, name); /* Ceph keeps what clones of format 2 need of it */
@@ -114,21 +131,24 @@ int cg_rbd_tidy(rbd_image_t image, uint64_t id, struct cg_error *err)
 int cg_rbd_hold(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err)
 {
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
+    struct cg_rbd_mark mark = { 0 };
     char text[CG_NAME_MAX];
-    uint64_t id;
 
     cg_name_text(name, true, text);
     if (!name->snapshot[0])
         return cg_error_say(err, EINVAL, "%s changes; only a snapshot can be held", text);
-    int r = cg_rbd_open_head_of(self, name, &im, &id, err);
+    if (!cg_uuid_valid(uuid))
+        return cg_error_say(err, EINVAL, "hold %s: %s is no uuid", text, uuid);
+    strcpy(mark.uuid, uuid);
+    int r = cg_rbd_open_head_of(self, name, &im, &mark.snapshot, err);
     if (r < 0)
         return r;
     rbd_image_t image = cg_rbd_image_handle(im);
-    r = cg_rbd_mark_set(image, id, uuid, err);
+    r = cg_rbd_mark_set(image, &mark, err);
     if (r == 0) {
         r = cg_rbd_protect(image, name->snapshot, err);
         if (r < 0)
-            cg_rbd_mark_remove(image, id, uuid, NULL);
+            cg_rbd_mark_remove(image, &mark, NULL);
     }
     return r < 0 ? cg_error_prefix(err, r, "hold %s", text) : 0;
 }
@@ -141,9 +161,9 @@ static int release_marks(rbd_image_t image, const char *uuid, struct cg_error *e
     int r = cg_rbd_marks_read(image, &marks, err);
     for (size_t i = 0; r >= 0 && i < marks.count; i++) {
         const struct cg_rbd_mark *m = &marks.v[i];
-        if (strcmp(m->uuid, uuid) != 0)
+        if (m->protection || strcmp(m->uuid, uuid) != 0)
             continue;
-        r = cg_rbd_mark_remove(image, m->snapshot, uuid, err);
+        r = cg_rbd_mark_remove(image, m, err);
         if (r == 0)
             r = cg_rbd_tidy(image, m->snapshot, err);
     }

@@ -6,25 +6,25 @@
 
 #include "core/rbd/mark_key.h"
 
-void cg_rbd_mark_key_encode(char *ret, size_t size, uint64_t snapshot, const char *uuid)
+void cg_rbd_mark_key_encode(char *ret, size_t size, const struct cg_rbd_mark *m)
 {
     size_t n = strlen(ret);
 
-    snprintf(ret + n, size - n, "%" PRIu64 ".%s%s", snapshot, uuid ? "hold." : "protected",
-             uuid ? uuid : "");
+    snprintf(ret + n, size - n, "%" PRIu64 ".%s.%s", m->snapshot,
+             m->protection ? "protected" : "hold", m->uuid);
 }
 
 bool cg_rbd_mark_key_decode(const char *key, const char *value, struct cg_rbd_mark *ret)
 {
+    const char *uuid = strrchr(key, '.');
     struct cg_rbd_mark m = { 0 };
     char again[CG_UUID_LEN + 32] = "";
-    int end = 0;
 
-    if (sscanf(key, "%" SCNu64 ".hold.%n", &m.snapshot, &end) != 1)
+    if (sscanf(key, "%" SCNu64, &m.snapshot) != 1 || !uuid || !cg_uuid_valid(uuid + 1))
         return false;
-    if (end && cg_uuid_valid(key + end))
-        strcpy(m.uuid, key + end);
-    cg_rbd_mark_key_encode(again, sizeof again, m.snapshot, *m.uuid ? m.uuid : NULL);
+    strcpy(m.uuid, uuid + 1);
+    m.protection = strstr(key, ".protected.");
+    cg_rbd_mark_key_encode(again, sizeof again, &m);
     if (strcmp(key, again) != 0)
         return false;
     snprintf(m.host, sizeof m.host, "%s", value);

@@ -10,13 +10,13 @@
 
 struct cg_rbd_mark {
     uint64_t snapshot;
-    char uuid[CG_UUID_LEN + 1]; /* of who holds it; "" if the mark says that cowgate protected it */
+    bool protection;            /* else a hold */
+    char uuid[CG_UUID_LEN + 1]; /* of who holds it, or of the protecting */
     char host[65];
 };
 
-/* Appends to the size bytes at ret (the image's prefix is there) what stands for the mark; uuid
- * NULL: of the protection. */
-void cg_rbd_mark_key_encode(char *ret, size_t size, uint64_t snapshot, const char *uuid);
+/* Appends to the size bytes at ret (the image's prefix is there) what stands for the mark. */
+void cg_rbd_mark_key_encode(char *ret, size_t size, const struct cg_rbd_mark *mark);
 
 /* What a key, behind the image's prefix, and its value say; false: it's of a later version. */
 bool cg_rbd_mark_key_decode(const char *key, const char *value, struct cg_rbd_mark *ret);

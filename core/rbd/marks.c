@@ -109,7 +109,7 @@ const struct cg_rbd_mark *cg_rbd_marks_holder(const struct cg_rbd_marks *marks, 
 {
     for (size_t i = 0; i < marks->count; i++) {
         const struct cg_rbd_mark *m = &marks->v[i];
-        if (m->uuid[0] && (!snapshot || m->snapshot == snapshot))
+        if (!m->protection && (!snapshot || m->snapshot == snapshot))
             return m;
     }
     return NULL;
@@ -118,27 +118,27 @@ const struct cg_rbd_mark *cg_rbd_marks_holder(const struct cg_rbd_marks *marks, 
 bool cg_rbd_marks_protected(const struct cg_rbd_marks *marks, uint64_t snapshot)
 {
     for (size_t i = 0; i < marks->count; i++) {
-        if (!marks->v[i].uuid[0] && marks->v[i].snapshot == snapshot)
+        if (marks->v[i].protection && marks->v[i].snapshot == snapshot)
             return true;
     }
     return false;
 }
 
-static int mark_key(rbd_image_t image, uint64_t snapshot, const char *uuid,
-                    char ret[static KEY_MAX], struct cg_error *err)
+static int mark_key(rbd_image_t image, const struct cg_rbd_mark *m, char ret[static KEY_MAX],
+                    struct cg_error *err)
 {
     int r = image_prefix(image, ret);
 
     if (r < 0)
         return cg_rbd_failed(r, err, "identify the image");
-    cg_rbd_mark_key_encode(ret, KEY_MAX, snapshot, uuid);
+    cg_rbd_mark_key_encode(ret, KEY_MAX, m);
     return 0;
 }
 
-int cg_rbd_mark_set(rbd_image_t image, uint64_t snapshot, const char *uuid, struct cg_error *err)
+int cg_rbd_mark_set(rbd_image_t image, const struct cg_rbd_mark *mark, struct cg_error *err)
 {
     char key[KEY_MAX], host[65] = "";
-    int r = mark_key(image, snapshot, uuid, key, err);
+    int r = mark_key(image, mark, key, err);
 
     if (r < 0)
         return r;
@@ -147,10 +147,10 @@ int cg_rbd_mark_set(rbd_image_t image, uint64_t snapshot, const char *uuid, stru
     return r < 0 ? cg_rbd_failed(r, err, "write the image's metadata") : 0;
 }
 
-int cg_rbd_mark_remove(rbd_image_t image, uint64_t snapshot, const char *uuid, struct cg_error *err)
+int cg_rbd_mark_remove(rbd_image_t image, const struct cg_rbd_mark *mark, struct cg_error *err)
 {
     char key[KEY_MAX];
-    int r = mark_key(image, snapshot, uuid, key, err);
+    int r = mark_key(image, mark, key, err);
 
     if (r == 0)
         r = rbd_metadata_remove(image, key);

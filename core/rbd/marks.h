@@ -1,8 +1,10 @@
 /* Marks: what cowgate notes about an image's snapshots in the image's own metadata, so that every
  * host sees it:
  *
- *     cowgate.IMAGE.SNAPSHOT.hold.UUID = HOST   a volume (its uuid), made on that host, stands on
- * it cowgate.IMAGE.SNAPSHOT.protected          cowgate protected it, and will unprotect it
+ *     cowgate.IMAGE.SNAPSHOT.hold.UUID = HOST        a volume (its uuid), made on that host, stands
+ *                                                    on it
+ *     cowgate.IMAGE.SNAPSHOT.protected.UUID = HOST   cowgate protected it, and will unprotect it;
+ * the uuid is this protecting's own
  *
  * IMAGE and SNAPSHOT are ids: Ceph copies metadata into clones and copies, where they say nothing.
  */
@@ -33,10 +35,9 @@ const struct cg_rbd_mark *cg_rbd_marks_holder(const struct cg_rbd_marks *marks, 
 /* True if cowgate protected the snapshot. */
 bool cg_rbd_marks_protected(const struct cg_rbd_marks *marks, uint64_t snapshot);
 
-/* Sets or removes a mark, durably; uuid NULL: that of the protection.  Again is fine. */
-int cg_rbd_mark_set(rbd_image_t image, uint64_t snapshot, const char *uuid, struct cg_error *err);
-int cg_rbd_mark_remove(rbd_image_t image, uint64_t snapshot, const char *uuid,
-                       struct cg_error *err);
+/* Sets or removes a mark, durably; host is filled in.  Again is fine. */
+int cg_rbd_mark_set(rbd_image_t image, const struct cg_rbd_mark *mark, struct cg_error *err);
+int cg_rbd_mark_remove(rbd_image_t image, const struct cg_rbd_mark *mark, struct cg_error *err);
 
 /* Removes the marks of the image that another was cloned from. */
 void cg_rbd_marks_disown(rbd_image_t clone);

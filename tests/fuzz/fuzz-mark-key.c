@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (value)
         *value++ = '\0';
     if (cg_rbd_mark_key_decode(key, value ? value : "", &mark)) {
-        cg_rbd_mark_key_encode(again, sizeof again, mark.snapshot, *mark.uuid ? mark.uuid : NULL);
+        cg_rbd_mark_key_encode(again, sizeof again, &mark);
         if (strcmp(key, again) != 0)
             abort();
     }
