@@ -124,6 +124,11 @@ int cli_snapshot(struct cli *cli, int argc, char **argv)
             return cli_failed(cli);
         if (!names[i].snapshot[0])
             return cli_misused("snapshot", "%s names no snapshot: write %s@NAME", text, text);
+        if (cg_name_own_snapshot(names[i].snapshot))
+            return cli_misused("snapshot",
+                               "%s: snapshots of this form are made and deleted by backups and "
+                               "clones: take another name",
+                               text);
         if (first && space != first)
             return cli_misused("snapshot",
                                "%s and %s are in different spaces, which have no moment in common: "

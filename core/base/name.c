@@ -86,6 +86,17 @@ bool cg_name_part_valid(const char *text)
     return part_fault(text) == NULL;
 }
 
+bool cg_name_own_snapshot(const char *snapshot)
+{
+    static const char hex[] = "0123456789abcdef-";
+    size_t len = strlen(snapshot);
+
+    if (strncmp(snapshot, "cowgate-clone-", 14) == 0)
+        return len == 14 + 36 && strspn(snapshot + 14, hex) == 36;
+    return strncmp(snapshot, "cowgate-", 8) == 0 && len == 8 + 25 &&
+           strspn(snapshot + 8, hex) == 25;
+}
+
 bool cg_name_point_valid(const char *text)
 {
     static const char form[] = "ddddddddTddddddZ";

@@ -58,6 +58,10 @@ int cg_name_parse_prefix(const char *text, struct cg_name *ret_name, struct cg_e
 /* True if text is a valid PROJECT, VOLUME or SNAPSHOT. */
 bool cg_name_part_valid(const char *text);
 
+/* True for a SNAPSHOT that cowgate makes for itself: cowgate-SESSION of a backup, and
+ * cowgate-clone-UUID.  They don't keep a volume, and go by themselves. */
+bool cg_name_own_snapshot(const char *snapshot);
+
 /* True if text has the form of a POINT, or is "latest". */
 bool cg_name_point_valid(const char *text);
 

@@ -9,19 +9,6 @@
 #include "core/rbd/rbd.h"
 #include "core/rbd/users.h"
 
-/* Made by cowgate for itself, not by people: they don't keep an image. */
-static bool own(const char *snapshot)
-{
-    static const char hex[] = "0123456789abcdef-";
-    size_t len = strlen(snapshot);
-
-    /* cowgate-SESSION of backups, cowgate-clone-UUID. */
-    if (strncmp(snapshot, "cowgate-clone-", 14) == 0)
-        return len == 14 + 36 && strspn(snapshot + 14, hex) == 36;
-    return strncmp(snapshot, "cowgate-", 8) == 0 && len == 8 + 25 &&
-           strspn(snapshot + 8, hex) == 25;
-}
-
 static int held(const struct cg_rbd_mark *m, const char *what, struct cg_error *err)
 {
     return cg_error_say(err, EBUSY,
@@ -148,7 +135,7 @@ static int check_snapshots(rbd_image_t image, const struct removal *rm, unsigned
         const rbd_snap_info_t *s = &rm->snaps.v[i];
         snprintf(what, sizeof what, "%s@%s", rm->place->text, s->name);
         r = check_snapshot(image, &rm->marks, s->id, s->name, what, err);
-        people += !own(s->name);
+        people += !cg_name_own_snapshot(s->name);
     }
     if (r == 0 && people > 0 && !(flags & CG_REMOVE_SNAPSHOTS))
         return cg_error_say(err, ENOTEMPTY, "%s has %d snapshot%s", rm->place->text, people,

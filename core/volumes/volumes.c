@@ -158,7 +158,7 @@ static int check_snapshots(struct cg_volumes *space, const struct cg_name *name,
     if (cg_volume_json_read(fd, &json, NULL, NULL) < 0)
         return 0; /* damaged: it can be deleted */
     for (size_t i = 0; i < json.snapshots; i++)
-        count += strncmp(json.snapshot[i].name, "cowgate-", 8) != 0;
+        count += !cg_name_own_snapshot(json.snapshot[i].name);
     cg_volume_json_clear(&json);
     if (count)
         return cg_error_say(err, ENOTEMPTY, "%s has %zu snapshot%s", cg_name_text(name, true, text),

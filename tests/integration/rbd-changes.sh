@@ -138,7 +138,12 @@ must_fail 1 'there is no rbd/rbd/moved@one' cowgate delete rbd/rbd/moved@one
 must_fail 1 'moved has snapshots: delete them first, or all at once with --snapshots' cowgate delete rbd/rbd/moved
 cowgate delete --snapshots rbd/rbd/moved
 must_fail 1 'there is no rbd/rbd/moved' cowgate delete rbd/rbd/moved
-cowgate snapshot rbd/rbd/old@cowgate-0123abcd-0123456789abcdef
+own=cowgate-0123abcd-0123456789abcdef
+for name in $own cowgate-clone-01234567-89ab-cdef-0123-456789abcdef; do
+    must_fail 2 'take another name' cowgate snapshot "rbd/rbd/old@$name"
+    must_fail 2 'take another name' cowgate snapshot volumes/acme/v@s "volumes/acme/v@$name"
+done
+rbd snap create --no-progress old@$own
 must_fail 1 'has snapshots' cowgate delete rbd/rbd/old
 cowgate delete rbd/rbd/old@alone
 cowgate delete rbd/rbd/old # those that backups made don't keep it
