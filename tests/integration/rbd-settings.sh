@@ -13,14 +13,25 @@ set_rbd() {
 }
 set_rbd '{}'
 
-# An image that Ceph was told to write back: acknowledged writes survive a kill all the same.
+# An image, or its pool, that Ceph was told to write back: acknowledged writes survive a kill all the
+# same.
+# write_back image|pool NAME
+write_back() {
+    rbd config "$1" set "$2" rbd_cache true
+    rbd config "$1" set "$2" rbd_cache_policy writeback
+    rbd config "$1" set "$2" rbd_cache_max_dirty_age 60
+    rbd config "$1" set "$2" rbd_disable_zero_copy_writes false
+}
+ceph osd pool create pool-back 8 >ceph.log 2>&1
+rbd pool init pool-back
+write_back pool pool-back
 rbd create -s 64M rbd/back
-rbd config image set rbd/back rbd_cache true
-rbd config image set rbd/back rbd_cache_policy writeback
-rbd config image set rbd/back rbd_cache_max_dirty_age 60
-rbd config image set rbd/back rbd_disable_zero_copy_writes false
-start_serve sock
-nbd_python - "$(uri sock rbd/rbd/back)" <<'P'
+write_back image rbd/back
+rbd create -s 64M pool-back/back
+{ head -c 4096 /dev/zero; printf '\7%.0s' {1..4096}; printf '\10%.0s' {1..4096}; } >want.raw
+for image in rbd/back pool-back/back; do
+    start_serve sock
+    nbd_python - "$(uri sock rbd/$image)" <<'P'
 import nbd, sys
 h = nbd.NBD()
 h.connect_uri(sys.argv[1])
@@ -30,11 +41,12 @@ h.trim(4096, 1 << 20)
 import os
 os._exit(0)
 P
-kill -9 "$serve_pid"
-wait "$serve_pid" || true
-rbd export --no-progress rbd/back out.raw
-{ head -c 4096 /dev/zero; printf '\7%.0s' {1..4096}; printf '\10%.0s' {1..4096}; } >want.raw
-cmp -n 12288 want.raw out.raw || fail "an acknowledged write is lost"
+    kill -9 "$serve_pid"
+    wait "$serve_pid" || true
+    rm -f out.raw
+    rbd export --no-progress "$image" out.raw
+    cmp -n 12288 want.raw out.raw || fail "an acknowledged write is lost in $image"
+done
 
 # An image and a namespace of the same name: each belongs to whom it was given.
 rbd namespace create rbd/tenant
