@@ -19,6 +19,7 @@
 #include "core/base/array.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
+#include "core/base/size.h"
 #include "core/base/workers.h"
 #include "core/rbd/rbd.h"
 
@@ -301,6 +302,8 @@ static enum cg_extent_type type_of(const struct diff *d, uint64_t unit)
 
 static int tell(const struct diff *d, cg_extent_fn *fn, void *opaque, struct cg_error *err)
 {
+    uint64_t size = cg_round_up(d->to.size, CG_SECTOR);
+
     for (uint64_t u = 0, end; u < d->count; u = end) {
         end = u + 1;
         if (!has(d, u, EXACT) && !has(d, u, FAST))
@@ -309,7 +312,7 @@ static int tell(const struct diff *d, cg_extent_fn *fn, void *opaque, struct cg_
         while (end < d->count && (has(d, end, EXACT) || has(d, end, FAST)) &&
                type_of(d, end) == type)
             end++;
-        struct cg_extent e = { u * d->unit, cg_min(end * d->unit, d->to.size) - u * d->unit, type };
+        struct cg_extent e = { u * d->unit, cg_min(end * d->unit, size) - u * d->unit, type };
         int r = fn(opaque, &e, err);
         if (r != 0)
             return r;

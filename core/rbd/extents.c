@@ -138,11 +138,11 @@ static int ask_nature(struct cg_rbd_image *im, struct nature *ret, struct cg_err
 
 /* Holes as the object map says, what is in the other objects by asking them, up to a window of
  * those. */
-static int describe_by_map(struct cg_rbd_image *im, struct cg_extents *e, uint64_t window,
-                           struct cg_error *err)
+static int describe_by_map(struct cg_rbd_image *im, struct cg_extents *e, uint64_t end,
+                           uint64_t window, struct cg_error *err)
 {
     CG_CLEANUP(cg_extents_clear) struct cg_extents map;
-    uint64_t end = cg_min(e->end, e->next + MAP_WINDOW), asked = 0;
+    uint64_t asked = 0;
 
     cg_extents_init(&map, e->next, end, 0);
     int r = describe(im, &map, end, true, err);
@@ -175,8 +175,13 @@ int cg_rbd_image_extents(void *self, struct cg_extents *e, struct cg_error *err)
         return r;
     if (n.migrating) /* librbd can't tell, or even crashes when it's asked (Ceph 16) */
         return cg_extents_to(e, e->end, CG_DATA, err);
-    uint64_t window = OBJECTS_WINDOW * n.object_size;
-    if (n.map)
-        return describe_by_map(im, e, window, err);
-    return describe(im, e, cg_min(e->end, e->next + window), false, err);
+    uint64_t end = cg_rbd_image_end(im), window = OBJECTS_WINDOW * n.object_size;
+    if (e->next < end && n.map)
+        r = describe_by_map(im, e, cg_min(cg_min(e->end, end), e->next + MAP_WINDOW), window, err);
+    else if (e->next < end)
+        r = describe(im, e, cg_min(cg_min(e->end, end), e->next + window), false, err);
+    /* The rest of its last sector. */
+    if (r == 0 && e->next >= end && !cg_extents_full(e))
+        r = cg_extents_to(e, e->end, CG_HOLE, err);
+    return r;
 }

@@ -6,7 +6,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/base/bytes.h"
 #include "core/base/cleanup.h"
+#include "core/base/size.h"
 #include "core/rbd/rbd.h"
 
 static void identify_parent(rbd_image_t image, char ret[static CG_ID_MAX + 1])
@@ -126,8 +128,9 @@ int cg_rbd_info(void *self, const struct cg_name *name, json_t **ret_info, struc
         r = rbd_get_create_timestamp(image, &t);
     if (r < 0)
         return cg_rbd_failed(r, err, "describe %s", text);
-    *ret_info = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:o, s:b, s:o, s:b}", "name", text,
-                          "type", name->snapshot[0] ? "rbd snapshot" : "rbd image", "size",
+    *ret_info = json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:s, s:I, s:o, s:b, s:o, s:b}", "name",
+                          text, "type", name->snapshot[0] ? "rbd snapshot" : "rbd image", "size",
+                          (json_int_t)cg_round_up(stat.size, CG_SECTOR), "original_size",
                           (json_int_t)stat.size, "created", (json_int_t)t.tv_sec, "image", id.image,
                           "snapshot", id.snapshot, "object_size", (json_int_t)stat.obj_size,
                           "features", features_json(features), "object_map_valid",

@@ -6,7 +6,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/base/bytes.h"
 #include "core/base/cleanup.h"
+#include "core/base/size.h"
 #include "core/base/workers.h"
 #include "core/rbd/rbd.h"
 #include "core/rbd/users.h"
@@ -93,7 +95,7 @@ static int describe(struct item *it, rbd_image_t image, struct cg_error *err)
     r = it->draft ? cg_rbd_writers(image, &writers, who, err) : list_snapshots(image, it, err);
     if (r < 0)
         return r;
-    it->size = info.size;
+    it->size = cg_round_up(info.size, CG_SECTOR);
     it->writers = writers > 0;
     it->clone = rbd_get_overlap(image, &overlap) == 0 && overlap > 0;
     if (rbd_get_create_timestamp(image, &t) == 0)
@@ -153,7 +155,7 @@ static int tell(const struct listing *l, const struct item *it, cg_entry_fn *fn,
         snprintf(text, sizeof text, "%s@%s", it->name, s->name);
         struct cg_entry e = { .name = text,
                               .self = l->self,
-                              .size = s->size,
+                              .size = cg_round_up(s->size, CG_SECTOR),
                               .time = it->snap_times[i],
                               .description = "rbd snapshot" };
         r = fn(opaque, &e, err);

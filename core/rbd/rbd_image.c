@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include <time.h>
 
 #include "core/base/bytes.h"
+#include "core/base/size.h"
 #include "core/rbd/call.h"
 #include "core/rbd/limit.h"
 #include "core/rbd/policy.h"
@@ -300,6 +302,11 @@ rbd_image_t cg_rbd_image_handle(struct cg_rbd_image *im)
     return im->image;
 }
 
+uint64_t cg_rbd_image_end(struct cg_rbd_image *im)
+{
+    return atomic_load(&im->size);
+}
+
 const char *cg_rbd_image_text(struct cg_rbd_image *im)
 {
     return im->text;
@@ -310,22 +317,34 @@ uint64_t cg_rbd_image_client(struct cg_rbd_image *im)
     return rados_get_instance_id(rados_ioctx_get_cluster(im->io));
 }
 
+/* How much of a range Ceph's image has. */
+static uint64_t within(struct cg_rbd_image *im, uint64_t len, uint64_t off)
+{
+    uint64_t size = atomic_load(&im->size);
+
+    return off < size ? cg_min(len, size - off) : 0;
+}
+
 static int image_pread(void *self, void *buf, size_t len, uint64_t off, struct cg_error *err)
 {
     struct cg_rbd_image *im = self;
     struct cg_rbd_call *call;
-    int r = begin(im, len, len, &call, err);
+    size_t own = (size_t)within(im, len, off);
 
+    memset((uint8_t *)buf + own, 0, len - own);
+    if (own == 0)
+        return 0;
+    int r = begin(im, own, own, &call, err);
     if (r < 0)
         return r;
     int64_t n =
-        cg_rbd_call_wait(call, rbd_aio_read(im->image, off, len, call->buf, call->completion));
+        cg_rbd_call_wait(call, rbd_aio_read(im->image, off, own, call->buf, call->completion));
     if (n < 0)
         r = cg_rbd_image_failed(im, n, "read", err);
-    else if ((uint64_t)n != len)
+    else if ((uint64_t)n != own)
         r = cg_error_say(err, EIO, "read %s: it ends within the request: it was shrunk", im->text);
     else
-        memcpy(buf, call->buf, len);
+        memcpy(buf, call->buf, own);
     cg_rbd_call_unref(call);
     return r;
 }
@@ -355,8 +374,15 @@ static int image_pwrite(void *self, const void *buf, size_t len, uint64_t off, u
 {
     struct cg_rbd_image *im = self;
     struct cg_rbd_call *call;
-    int r = begin(im, im->policy.zero_copy ? len : 0, len, &call, err);
+    size_t own = (size_t)within(im, len, off);
 
+    if (!cg_is_zero((const uint8_t *)buf + own, len - own))
+        return cg_error_say(err, ENOSPC, "write %s: behind its %" PRIu64 " bytes are only zeros",
+                            im->text, atomic_load(&im->size));
+    len = own;
+    if (len == 0)
+        return 0;
+    int r = begin(im, im->policy.zero_copy ? len : 0, len, &call, err);
     if (r < 0)
         return r;
     /* Who gives up waiting takes buf away: librbd has copied it when it returns, or gets a copy. */
@@ -370,8 +396,11 @@ static int image_trim(void *self, uint64_t len, uint64_t off, unsigned flags, st
 {
     struct cg_rbd_image *im = self;
     struct cg_rbd_call *call;
-    int r = begin(im, 0, 0, &call, err);
 
+    len = within(im, len, off);
+    if (len == 0)
+        return 0;
+    int r = begin(im, 0, 0, &call, err);
     if (r < 0)
         return r;
     r = finish(im, call, rbd_aio_discard(im->image, off, len, call->completion), "trim", err);
@@ -387,6 +416,9 @@ static int image_zero(void *self, uint64_t len, uint64_t off, unsigned flags, st
 
     if ((flags & CG_FAST) && zero_flags)
         return cg_error_set(err, ENOTSUP, "zero %s", im->text);
+    len = within(im, len, off);
+    if (len == 0)
+        return 0;
     r = begin(im, 0, 0, &call, err);
     if (r < 0)
         return r;
@@ -407,7 +439,7 @@ static int size_run(void *arg, rbd_image_t image)
     return rbd_get_size(image, &s->size);
 }
 
-static uint64_t image_size(void *self)
+static uint64_t image_original_size(void *self)
 {
     struct cg_rbd_image *im = self;
     int r = -ENOMEM;
@@ -425,6 +457,11 @@ static uint64_t image_size(void *self)
     if (ended)
         free(s);
     return atomic_load(&im->size);
+}
+
+static uint64_t image_size(void *self)
+{
+    return cg_round_up(image_original_size(self), CG_SECTOR);
 }
 
 static int image_resize(void *self, uint64_t size, struct cg_error *err)
@@ -461,6 +498,7 @@ static const struct cg_image_ops image_ops = {
     .zero = image_zero,
     .extents = cg_rbd_image_extents,
     .size = image_size,
+    .original_size = image_original_size,
     .resize = image_resize,
     .immutable = image_immutable,
     .close = image_close,

@@ -40,6 +40,9 @@ bool cg_rbd_image_limited(struct cg_rbd_image *image, struct cg_rbd_doing *doing
 /* True if the cluster has shut out the client that opened it: nothing will succeed any more. */
 bool cg_rbd_image_shut_out(struct cg_rbd_image *image);
 
+/* Bytes of Ceph's own image; as one of ours it has zeros up to the end of its last sector. */
+uint64_t cg_rbd_image_end(struct cg_rbd_image *image);
+
 /* The whole name, for messages. */
 const char *cg_rbd_image_text(struct cg_rbd_image *image);
 

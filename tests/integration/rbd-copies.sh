@@ -31,6 +31,8 @@ must_fail 1 'rbd/rbd/web exists already' cowgate import ./disk.raw rbd/rbd/web
 must_fail 1 'use import to fill a volume' cowgate export volumes/acme/v rbd/rbd/web
 [ "$(all)" = 'again piped web ' ] || fail "$(all)"
 
+head -c 400M /dev/urandom >big.raw
+
 # An odd size is rounded up with zeros.
 head -c 1000 /dev/urandom >odd.raw
 cowgate --quiet import ./odd.raw rbd/rbd/odd
@@ -41,8 +43,61 @@ truncate -s 1024 odd.raw
 same odd.raw out.raw
 cowgate delete rbd/rbd/odd
 
+# One that Ceph's own tool made, too: the rest of its last sector reads as zeros, and takes no data.
+head -c 5000001 big.raw >odd.raw
+cp odd.raw rounded.raw
+truncate -s 5000192 rounded.raw
+rbd import --no-progress odd.raw odd
+cowgate --json info rbd/rbd/odd | jq -e '.size == 5000192 and .original_size == 5000001'
+cowgate --json list rbd/rbd/odd | jq -e '.[0].size == 5000192'
+rm -f back.raw
+cowgate --quiet export rbd/rbd/odd ./back.raw
+same rounded.raw back.raw
+jq '.rbd = {}' "$COWGATE_ROOT/cowgate.json" >new.json
+mv new.json "$COWGATE_ROOT/cowgate.json"
+start_serve "$tmp/sock"
+odd=$(uri "$tmp/sock" rbd/rbd/odd)
+nbdcopy "$odd" served.raw
+same rounded.raw served.raw
+nbd_python - "$odd" <<'PY'
+import nbd, sys
+h = nbd.NBD()
+h.set_strict_mode(0)
+h.connect_uri(sys.argv[1])
+def refused(data, offset):
+    try:
+        h.pwrite(data, offset)
+    except nbd.Error as e:
+        assert e.errno == "ENOSPC", e
+    else:
+        sys.exit("data behind the end was taken")
+assert h.get_size() == 5000192
+refused(b"x", 5000001)
+refused(b"x" * 512, 4999680)
+h.pwrite(b"x" * 321 + bytes(191), 4999680)
+h.pwrite(bytes(100), 5000050)
+h.zero(512, 4999680)
+h.trim(512, 4999680)
+h.pwrite(b"y" * 321, 4999680)
+assert h.pread(512, 4999680) == b"y" * 321 + bytes(191)
+assert h.pread(100, 5000050) == bytes(100)
+PY
+stop "$serve_pid"
+[ "$(rbd info odd --format json | jq .size)" = 5000001 ] || fail "$(rbd info odd)"
+rm out.raw
+rbd export --no-progress odd out.raw
+printf 'y%.0s' {1..321} | dd of=odd.raw bs=1 seek=4999680 conv=notrunc status=none
+same odd.raw out.raw
+point=$(cowgate --quiet backup rbd/rbd/odd backups/acme/odd)
+rbd_write odd 2 4500K+64K
+cowgate --json backup rbd/rbd/odd backups/acme/odd | jq -e '.incremental and .chunks_read == 1'
+cowgate --quiet restore "$point" rbd/rbd/odd
+rm out.raw
+rbd export --no-progress odd out.raw
+same odd.raw out.raw
+cowgate delete rbd/rbd/odd
+
 # Interrupted: nothing is left.
-head -c 400M /dev/urandom >big.raw
 slow() { # into rbd/rbd/new from a pipe that never ends
     mkfifo pipe
     cowgate --quiet import - rbd/rbd/new --size 1G <pipe 2>slow.log &

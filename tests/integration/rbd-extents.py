@@ -1,6 +1,6 @@
-"""write URI SEED: random writes, trims and zeroes.
+"""write URI SEED SIZE: random writes, trims and zeroes.
 check URI DIFF.json EXPORT: the extents of the export cover it once; a hole reads as zeros in the
-image that rbd exported; the data is where `rbd diff --format json` says it is."""
+image that rbd exported, which may end within its last sector; the data is where `rbd diff --format json` says it is."""
 import json
 import random
 import sys
@@ -34,9 +34,10 @@ def extents(h):
     return found
 
 
-def write(h, seed):
+def write(h, seed, size):
     rnd = random.Random(int(seed))
-    size = h.get_size()
+    size = int(size)
+    assert h.get_size() == (size + 511) // 512 * 512
     for _ in range(60):
         length = min(size, rnd.choice((512, 4096, 65536, 1 << 20, 5 << 20)))
         at = rnd.randrange(size - length + 1)
@@ -62,7 +63,8 @@ def check(h, diff, exported):
         else:
             want.append([start, end])
     told = extents(h)
-    with open(exported, "rb") as f:
+    with open(exported, "r+b") as f:
+        f.truncate(h.get_size())
         for start, end, kind in told:
             f.seek(start)
             while kind and start < end:

@@ -12,7 +12,7 @@ mv new.json "$COWGATE_ROOT/cowgate.json"
 start_serve "$tmp/sock"
 tool="$abs_srcdir/tests/integration/rbd-extents.py"
 
-write() { nbd_python "$tool" write "$(uri "$tmp/sock" "rbd/rbd/$1")" "$2"; }
+write() { nbd_python "$tool" write "$(uri "$tmp/sock" "rbd/rbd/$1")" "$2" "$(rbd info "$1" --format json | jq .size)"; }
 
 # check IMAGE[@SNAPSHOT]
 check() {
