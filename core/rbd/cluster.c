@@ -13,17 +13,28 @@
 #include "core/base/cleanup.h"
 #include "core/rbd/cluster.h"
 
-/* Thread model: lock guards the lists of connections and of pools while they are made; each then
- * stays as it is.  It is held while connecting: all who come meanwhile want just that. */
+/* Thread model: lock guards the lists of connections and of pools, and how their making stands;
+ * what was made then stays as it is.  It isn't held while the cluster is asked: who needs what
+ * another is making waits for made, and fails as that one does. */
+
+struct making {
+    bool on;
+    unsigned users; /* who makes it and who waits */
+    int result;
+    struct cg_error err;
+};
 
 struct pool {
     struct pool *next;
+    struct making making;
     char *name, *namespace;
     rados_ioctx_t io;
+    atomic_uint left; /* see cg_rbd_cluster_left */
 };
 
 struct connection {
     struct connection *next;
+    struct making making;
     enum cg_rbd_purpose purpose;
     bool shut_out; /* used by what is open, and by nothing else */
     rados_t rados;
@@ -33,6 +44,7 @@ struct connection {
 struct cg_rbd_cluster {
     const struct cg_rbd_config *config;
     pthread_mutex_t lock;
+    pthread_cond_t made;
     struct connection *connections;
     atomic_uint pins;
 };
@@ -68,6 +80,7 @@ struct cg_rbd_cluster *cg_rbd_cluster_new(const struct cg_rbd_config *config)
     if (c) {
         c->config = config;
         pthread_mutex_init(&c->lock, NULL);
+        pthread_cond_init(&c->made, NULL);
     }
     return c;
 }
@@ -96,6 +109,7 @@ void cg_rbd_cluster_free(struct cg_rbd_cluster *c)
         rados_shutdown(n->rados);
         free(n);
     }
+    pthread_cond_destroy(&c->made);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
@@ -180,28 +194,71 @@ static int begin(const struct cg_rbd_config *config, enum cg_rbd_purpose purpose
     return 0;
 }
 
-static int connect_locked(struct cg_rbd_cluster *c, enum cg_rbd_purpose purpose,
-                          struct connection **ret, struct cg_error *err)
+/* One more who waits for what is being made.  True: it came to nothing, and this was the last. */
+static bool join_locked(struct cg_rbd_cluster *c, struct making *m, int *ret_result,
+                        struct cg_error *err)
 {
-    for (struct connection *n = c->connections; n; n = n->next) {
-        if (n->purpose == purpose && !n->shut_out) {
-            *ret = n;
-            return 0;
+    m->users++;
+    while (m->on)
+        pthread_cond_wait(&c->made, &c->lock);
+    m->users--;
+    *ret_result = m->result < 0 ? cg_error_say(err, -m->result, "%s", m->err.message) : 0;
+    return m->result < 0 && m->users == 0;
+}
+
+/* The maker is done.  True: it came to nothing, and nobody waits. */
+static bool made_locked(struct cg_rbd_cluster *c, struct making *m, int r, struct cg_error *err)
+{
+    m->on = false;
+    m->result = r;
+    m->users--;
+    if (r < 0)
+        cg_error_say(err, -r, "%s", m->err.message);
+    pthread_cond_broadcast(&c->made);
+    return r < 0 && m->users == 0;
+}
+
+static int make_connection(struct cg_rbd_cluster *c, struct connection *n, struct cg_error *err)
+{
+    int r = begin(c->config, n->purpose, &n->rados, &n->making.err);
+
+    CG_LOCK(&c->lock);
+    for (struct connection **at = &c->connections; r < 0 && *at; at = &(*at)->next) {
+        if (*at == n) {
+            *at = n->next;
+            break;
         }
     }
-    struct connection *n = calloc(1, sizeof *n);
-    if (!n)
-        return cg_error_set(err, ENOMEM, "connect to Ceph");
-    int r = begin(c->config, purpose, &n->rados, err);
-    if (r < 0) {
+    if (made_locked(c, &n->making, r, err))
         free(n);
+    return r;
+}
+
+static int get_connection(struct cg_rbd_cluster *c, enum cg_rbd_purpose purpose,
+                          struct connection **ret, struct cg_error *err)
+{
+    int r = 0;
+
+    pthread_mutex_lock(&c->lock);
+    struct connection *n = c->connections;
+    while (n && (n->purpose != purpose || n->shut_out))
+        n = n->next;
+    *ret = n;
+    if (n) {
+        if (join_locked(c, &n->making, &r, err))
+            free(n);
+        pthread_mutex_unlock(&c->lock);
         return r;
     }
-    n->purpose = purpose;
-    n->next = c->connections;
-    c->connections = n;
+    n = calloc(1, sizeof *n);
+    if (n) {
+        *n = (struct connection){ .next = c->connections, .purpose = purpose };
+        n->making = (struct making){ .on = true, .users = 1 };
+        c->connections = n;
+    }
+    pthread_mutex_unlock(&c->lock);
     *ret = n;
-    return 0;
+    return n ? make_connection(c, n, err) : cg_error_set(err, ENOMEM, "connect to Ceph");
 }
 
 static void probed(rados_completion_t completion, void *opaque)
@@ -257,47 +314,108 @@ static int open_pool(struct cg_rbd_cluster *c, struct connection *n, struct pool
     if (n->purpose == CG_RBD_CHANGE && probe(p->io, c->config->timeout) == -ETIMEDOUT)
         return cg_error_say(err, ETIMEDOUT, "open pool %s: the cluster didn't answer within %u s",
                             p->name, c->config->timeout);
+    return 0;
+}
+
+static int make_pool(struct cg_rbd_cluster *c, struct connection *n, struct pool *p,
+                     struct cg_error *err)
+{
+    int r = open_pool(c, n, p, &p->making.err);
+
+    CG_LOCK(&c->lock);
+    for (struct pool **at = &n->pools; r < 0 && *at; at = &(*at)->next) {
+        if (*at == p) {
+            *at = p->next;
+            break;
+        }
+    }
+    if (made_locked(c, &p->making, r, err))
+        free_pool(p);
+    return r;
+}
+
+static struct pool *add_pool_locked(struct connection *n, const char *name, const char *namespace)
+{
+    struct pool *p = calloc(1, sizeof *p);
+
+    if (!p || !(p->name = strdup(name)) || !(p->namespace = strdup(namespace))) {
+        if (p)
+            free_pool(p);
+        return NULL;
+    }
+    p->making = (struct making){ .on = true, .users = 1 };
     p->next = n->pools;
     n->pools = p;
-    return 0;
+    return p;
+}
+
+static int get_pool(struct cg_rbd_cluster *c, struct connection *n, const char *name,
+                    const char *namespace, struct pool **ret, struct cg_error *err)
+{
+    int r = 0;
+
+    pthread_mutex_lock(&c->lock);
+    struct pool *p = n->pools;
+    while (p && (strcmp(p->name, name) != 0 || strcmp(p->namespace, namespace) != 0))
+        p = p->next;
+    *ret = p;
+    if (p) {
+        if (join_locked(c, &p->making, &r, err))
+            free_pool(p);
+        pthread_mutex_unlock(&c->lock);
+        return r;
+    }
+    *ret = p = add_pool_locked(n, name, namespace);
+    pthread_mutex_unlock(&c->lock);
+    return p ? make_pool(c, n, p, err) : cg_error_set(err, ENOMEM, "open pool %s", name);
 }
 
 int cg_rbd_cluster_pool(struct cg_rbd_cluster *c, enum cg_rbd_purpose purpose, const char *name,
                         const char *namespace, rados_ioctx_t *ret, struct cg_error *err)
 {
     struct connection *n;
+    struct pool *p;
 
+    int r = get_connection(c, purpose, &n, err);
+    if (r == 0)
+        r = get_pool(c, n, name, namespace, &p, err);
+    if (r == 0)
+        *ret = p->io;
+    return r;
+}
+
+atomic_uint *cg_rbd_cluster_left(struct cg_rbd_cluster *c, rados_ioctx_t io)
+{
     CG_LOCK(&c->lock);
-    int r = connect_locked(c, purpose, &n, err);
-    if (r < 0)
-        return r;
-    for (struct pool *p = n->pools; p; p = p->next) {
-        if (strcmp(p->name, name) == 0 && strcmp(p->namespace, namespace) == 0) {
-            *ret = p->io;
-            return 0;
+    for (struct connection *n = c->connections; n; n = n->next) {
+        for (struct pool *p = n->pools; p; p = p->next) {
+            if (!p->making.on && p->io == io)
+                return &p->left;
         }
     }
-    struct pool *p = calloc(1, sizeof *p);
-    if (!p || !(p->name = strdup(name)) || !(p->namespace = strdup(namespace)))
-        r = cg_error_set(err, ENOMEM, "open pool %s", name);
-    else
-        r = open_pool(c, n, p, err);
-    if (r < 0) {
-        if (p)
-            free_pool(p);
-        return r;
-    }
-    *ret = p->io;
-    return 0;
+    return NULL;
+}
+
+/* The connection that io belongs to. */
+static struct connection *connection_of_locked(struct cg_rbd_cluster *c, rados_ioctx_t io)
+{
+    struct connection *n = c->connections;
+
+    while (n && (n->making.on || n->rados != rados_ioctx_get_cluster(io)))
+        n = n->next;
+    return n;
 }
 
 void cg_rbd_cluster_shut_out(struct cg_rbd_cluster *c, rados_ioctx_t io)
 {
     CG_LOCK(&c->lock);
-    for (struct connection *n = c->connections; n; n = n->next) {
-        if (n->rados == rados_ioctx_get_cluster(io))
-            n->shut_out = true;
-    }
+    connection_of_locked(c, io)->shut_out = true;
+}
+
+bool cg_rbd_cluster_is_shut_out(struct cg_rbd_cluster *c, rados_ioctx_t io)
+{
+    CG_LOCK(&c->lock);
+    return connection_of_locked(c, io)->shut_out;
 }
 
 /* The connection for looking. */
@@ -305,8 +423,7 @@ static int look(struct cg_rbd_cluster *c, rados_t *ret, struct cg_error *err)
 {
     struct connection *n;
 
-    CG_LOCK(&c->lock);
-    int r = connect_locked(c, CG_RBD_LOOK, &n, err);
+    int r = get_connection(c, CG_RBD_LOOK, &n, err);
     if (r == 0)
         *ret = n->rados;
     return r;

@@ -7,6 +7,8 @@
 #ifndef CG_RBD_CLUSTER_H
 #define CG_RBD_CLUSTER_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <rados/librados.h>
@@ -36,6 +38,11 @@ int cg_rbd_cluster_pool(struct cg_rbd_cluster *cluster, enum cg_rbd_purpose purp
 /* The cluster has shut out the client that io belongs to: what is opened from now on comes by a new
  * connection. */
 void cg_rbd_cluster_shut_out(struct cg_rbd_cluster *cluster, rados_ioctx_t io);
+bool cg_rbd_cluster_is_shut_out(struct cg_rbd_cluster *cluster, rados_ioctx_t io);
+
+/* Counts what was left behind when something in a pool didn't answer in time (limit.h); lives as
+ * long as the cluster. */
+atomic_uint *cg_rbd_cluster_left(struct cg_rbd_cluster *cluster, rados_ioctx_t io);
 
 /* The cluster's id, connecting first if need be. */
 int cg_rbd_cluster_fsid(struct cg_rbd_cluster *cluster, char ret[static CG_RBD_FSID + 1],

@@ -51,9 +51,12 @@ static void *job_main(void *opaque)
     job->result = r;
     job->done = true;
     bool left = job->left;
+    atomic_uint *count = job->task.left;
     pthread_cond_signal(&job->changed);
     pthread_mutex_unlock(&job->lock);
     if (left) {
+        if (count)
+            atomic_fetch_sub(count, 1);
         job->task.late(job->task.arg, r);
         free_job(job);
     }
@@ -73,14 +76,20 @@ static bool wait_for(struct job *job, unsigned seconds)
             break;
     }
     job->left = !job->done;
+    if (job->left && job->task.left)
+        atomic_fetch_add(job->task.left, 1);
     return job->done;
 }
 
 bool cg_rbd_limited(const struct cg_rbd_task *task, unsigned seconds, int *ret_result)
 {
-    struct job *job = new_job(task);
     pthread_t thread;
 
+    if (task->left && atomic_load(task->left) >= CG_RBD_LEFT_MAX) {
+        *ret_result = -ETIMEDOUT;
+        return true;
+    }
+    struct job *job = new_job(task);
     if (!job) {
         *ret_result = task->run(task->arg);
         return true;

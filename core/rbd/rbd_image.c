@@ -36,10 +36,13 @@ struct cg_rbd_image {
     bool write, snapshot;
     void (*done)(void *opaque); /* of the wrapping */
     void *opaque;
+    void (*closed)(void *opaque); /* librbd is done with it; may be NULL */
+    void *closed_opaque;
     atomic_uint doing; /* limited things that run, whether waited for or not */
+    atomic_uint left;  /* of them, those that nobody waits for any more */
     atomic_bool shut_out;
-    atomic_bool outdated; /* the size may have changed */
-    _Atomic uint64_t size;
+    atomic_bool outdated;  /* the size may have changed */
+    _Atomic uint64_t size; /* Ceph's images end at any byte, ours with zeros at a sector's end */
     struct cg_rbd_policy policy; /* of a head that is written */
 };
 
@@ -175,7 +178,7 @@ static int open_image(struct cg_rbd_image *im, const char *name, const char *sna
                       struct cg_error *err)
 {
     struct opening *o = calloc(1, sizeof *o);
-    struct cg_rbd_task task = { open_run, open_late, o };
+    struct cg_rbd_task task = { open_run, open_late, o, cg_rbd_cluster_left(im->cluster, im->io) };
     int r;
 
     if (!o)
@@ -280,7 +283,7 @@ static void doing_late(void *arg, int r)
 
 bool cg_rbd_image_limited(struct cg_rbd_image *im, struct cg_rbd_doing *doing, int *ret_result)
 {
-    struct cg_rbd_task task = { doing_run, doing_late, doing };
+    struct cg_rbd_task task = { doing_run, doing_late, doing, &im->left };
 
     doing->image = im;
     atomic_fetch_add(&im->refs, 1);

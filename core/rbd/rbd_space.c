@@ -74,10 +74,17 @@ int cg_rbd_open_once(struct cg_rbd *rbd, const struct cg_name *name, bool write,
     struct cg_rbd_place p;
 
     write = write && !name->snapshot[0];
-    int r = place(rbd, name, write ? CG_RBD_CHANGE : CG_RBD_LOOK, &p, err);
-    return r < 0 ? r
-                 : cg_rbd_image_open(rbd->cluster, &rbd->config, p.io, p.image, name->snapshot,
-                                     write, p.text, ret_image, err);
+    for (unsigned attempt = 0;; attempt++) {
+        int r = place(rbd, name, write ? CG_RBD_CHANGE : CG_RBD_LOOK, &p, err);
+        if (r < 0)
+            return r;
+        r = cg_rbd_image_open(rbd->cluster, &rbd->config, p.io, p.image, name->snapshot, write,
+                              p.text, ret_image, err);
+        /* That the cluster has shut this client out shows here first: again, by a new connection.
+         */
+        if (r != -EIO || attempt > 0 || !cg_rbd_cluster_is_shut_out(rbd->cluster, p.io))
+            return r;
+    }
 }
 
 int cg_rbd_open_head(struct cg_rbd *rbd, const struct cg_name *name,

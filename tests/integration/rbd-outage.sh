@@ -40,6 +40,26 @@ must_fail 1 fresh nbdinfo "$(uri short rbd/rbd/fresh)"
 says short.log "open rbd/rbd/fresh: the cluster didn't answer within 3 s"
 must_fail 1 'Input/output error' nbdinfo --map "$(uri short rbd/rbd/web)"
 says short.log "ask for the extents of rbd/rbd/web: the cluster didn't answer within 3 s"
+
+# However often one asks, threads don't pile up.
+threads() { sed -n 's/^Threads:\t//p' "/proc/$short_pid/status"; }
+few=$(($(threads) + 64))
+nbd_python - "$(uri short rbd/rbd/web)" <<'P'
+import nbd, sys
+h = nbd.NBD()
+h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
+h.connect_uri(sys.argv[1])
+asked = [h.aio_block_status(1 << 20, 0, lambda *a: None) for _ in range(96)]
+while asked:
+    h.poll(-1)
+    for cookie in asked[:]:
+        try:
+            if h.aio_command_completed(cookie):
+                sys.exit("the cluster is away, but it answers")
+        except nbd.Error:
+            asked.remove(cookie)
+P
+[ "$(threads)" -lt $few ] || fail "$(threads) threads, not less than $few"
 thaw_osd
 write_one 0
 nbdinfo "$(uri short rbd/rbd/fresh)" >nbdinfo.log
@@ -50,6 +70,14 @@ wait_for 30 eval 'rbd status web --format json | jq -er ".watchers[0].address" >
 ceph osd blocklist add "$(cat address)" >>ceph.log 2>&1
 write_one 'E.*'
 says short.log 'the cluster has shut this client out'
+stop_holder
+start_holder "$(uri short rbd/rbd/web)"
+write_one 0
+# Another image opens at once, though it is the first to see it.
+wait_for 30 eval 'rbd status web --format json | jq -er ".watchers[0].address" >address'
+ceph osd blocklist add "$(cat address)" >>ceph.log 2>&1
+nbd_python "$tool" hold "$(uri short rbd/rbd/fresh)" <(echo) >fresh.out
+[ "$(cat fresh.out)" = 0 ] || fail "$(cat fresh.out)"
 stop_holder
 nbd_python "$tool" interleave "$(uri short rbd/rbd/web)" "$web"
 
@@ -65,3 +93,21 @@ wait "$short_pid" || r=$?
 [ $r -le 1 ] || fail "it ended with $r: $(cat short.log)"
 thaw_osd
 nbdcopy "$web" copy.raw
+
+# A pool that is away is waited for by those who want it, and by nobody else.
+ceph osd pool create away 8 >>ceph.log 2>&1
+rbd pool init away
+rbd create away/web --size 1M
+ceph osd pool set away size 3 >>ceph.log 2>&1
+ceph osd pool set away min_size 3 >>ceph.log 2>&1
+wait_for 30 eval '! timeout 1 rados -p away stat rbd_directory'
+configure '{"timeout": 600}'
+start_serve long
+nbdinfo --size "$(uri long rbd/away/web)" >away.out 2>&1 &
+away=$!
+cleanup_fn stop $away
+sleep 1 # in which it begins to wait
+[ "$(timeout 60 nbdinfo --size "$(uri long rbd/rbd/fresh)")" = 1048576 ] || fail "it waits for the other pool"
+kill -0 $away
+ceph osd pool set away min_size 1 >>ceph.log 2>&1
+wait $away || fail "$(cat away.out)"
