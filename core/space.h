@@ -25,7 +25,8 @@ enum {
     CG_OPEN_READ = 0,      /* as of now, or of when this process opened it, if it's still open:
                               later writes of other processes don't show */
     CG_OPEN_WRITE = 1,     /* may write: the lock is taken at the first write */
-    CG_OPEN_EXCLUSIVE = 2, /* with WRITE: the lock is taken now; -EBUSY names the holder */
+    CG_OPEN_EXCLUSIVE = 2, /* with WRITE: the lock is taken now, against other processes (this one's
+                              handles share it); -EBUSY names the holder */
 };
 
 enum {

@@ -1,10 +1,8 @@
 /* Marks: what cowgate notes about an image's snapshots in the image's own metadata, so that every
  * host sees it:
  *
- *     cowgate.IMAGE.SNAPSHOT.hold.UUID = HOST        a volume (its uuid), made on that host, stands
- *                                                    on it
- *     cowgate.IMAGE.SNAPSHOT.protected.UUID = HOST   cowgate protected it, and will unprotect it;
- * the uuid is this protecting's own
+ *     cowgate.IMAGE.SNAPSHOT.hold.UUID = HOST        a volume (its uuid) of that host stands on it
+ *     cowgate.IMAGE.SNAPSHOT.protected.UUID = HOST   cowgate protected it (once for each UUID)
  *
  * IMAGE and SNAPSHOT are ids: Ceph copies metadata into clones and copies, where they say nothing.
  */

@@ -4,18 +4,23 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/base/cleanup.h"
 #include "core/rbd/rbd.h"
 
-/* Thread model: lock guards the list and the entries' refs, opening and result; it isn't held while
- * the cluster is asked.  Who opens what another is opening waits for changed. */
+/* Thread model: lock guards the list and the entries' refs, state and result; it isn't held while
+ * the cluster is asked.  Who needs what another opens or closes waits for changed. */
+
+/* CLOSING: librbd still has what was acknowledged and not written; others don't see it. */
+enum state { OPENING, OPEN, CLOSING };
 
 struct shared {
     struct shared *next;
     struct cg_rbd_opens *opens;
     char text[CG_NAME_MAX];
-    bool write, opening;
+    bool write;
+    enum state state;
     unsigned refs;
     int result; /* of the opening */
     struct cg_error err;
@@ -31,10 +36,14 @@ struct cg_rbd_opens {
 struct cg_rbd_opens *cg_rbd_opens_new(void)
 {
     struct cg_rbd_opens *o = calloc(1, sizeof *o);
+    pthread_condattr_t attr;
 
     if (o) {
         pthread_mutex_init(&o->lock, NULL);
-        pthread_cond_init(&o->changed, NULL);
+        pthread_condattr_init(&attr);
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        pthread_cond_init(&o->changed, &attr);
+        pthread_condattr_destroy(&attr);
     }
     return o;
 }
@@ -43,52 +52,93 @@ void cg_rbd_opens_free(struct cg_rbd_opens *o)
 {
     if (!o)
         return;
+    pthread_mutex_lock(&o->lock);
+    bool used = o->list; /* by librbd, which still closes something */
+    pthread_mutex_unlock(&o->lock);
+    if (used)
+        return;
     pthread_cond_destroy(&o->changed);
     pthread_mutex_destroy(&o->lock);
     free(o);
 }
 
-static struct shared *find_locked(struct cg_rbd_opens *o, const char *text, bool write)
+/* What others can use: also a writer by who reads the head, if only that shows what was written. */
+static bool fits(const struct shared *s, const struct cg_name *name, const char *text, bool write)
 {
-    for (struct shared *s = o->list; s; s = s->next) {
-        bool useless = !s->opening && s->image && cg_rbd_image_shut_out(s->image);
-        if (s->write == write && !useless && strcmp(s->text, text) == 0)
-            return s;
+    if (strcmp(s->text, text) != 0)
+        return false;
+    if (s->state == OPENING || !s->image)
+        return s->write == write && (write || name->snapshot[0]);
+    if (cg_rbd_image_shut_out(s->image)) /* what it still has is lost */
+        return false;
+    if (s->write && cg_rbd_image_writes_back(s->image))
+        return true;
+    /* What is read as it is now is opened now. */
+    return s->write == write && (write || name->snapshot[0]);
+}
+
+static void forget(void *opaque)
+{
+    struct shared *s = opaque;
+
+    pthread_mutex_lock(&s->opens->lock);
+    for (struct shared **at = &s->opens->list; *at; at = &(*at)->next) {
+        if (*at == s) {
+            *at = s->next;
+            break;
+        }
     }
-    return NULL;
+    pthread_cond_broadcast(&s->opens->changed);
+    pthread_mutex_unlock(&s->opens->lock);
+    free(s);
 }
 
 /* Gives an open back; the last one closes. */
 static void put(void *opaque)
 {
     struct shared *s = opaque;
+    struct cg_rbd_image *image = s->image;
 
     pthread_mutex_lock(&s->opens->lock);
     bool last = --s->refs == 0;
-    for (struct shared **at = &s->opens->list; last && *at; at = &(*at)->next) {
-        if (*at == s) {
-            *at = s->next;
-            break;
-        }
-    }
+    if (last)
+        s->state = CLOSING;
     pthread_mutex_unlock(&s->opens->lock);
-    if (last) {
-        cg_rbd_image_close(s->image);
-        free(s);
+    if (!last)
+        return;
+    if (image && s->write && cg_rbd_image_writes_back(image)) {
+        cg_rbd_image_close_then(image, forget, s);
+        return;
     }
+    forget(s);
+    cg_rbd_image_close(image);
 }
 
-/* One more user of what is open or being opened; NULL if nobody has it open that way. */
-static struct shared *join_locked(struct cg_rbd_opens *o, const char *text, bool write)
+/* Finds what is open or being opened, waiting for what is being closed: NULL, with 0, if nobody has
+ * it open that way. */
+static int find_locked(struct cg_rbd *rbd, const struct cg_name *name, const char *text, bool write,
+                       struct shared **ret, struct cg_error *err)
 {
-    struct shared *s = find_locked(o, text, write);
+    struct cg_rbd_opens *o = rbd->opens;
+    struct timespec deadline;
+    struct shared *s;
 
-    if (!s)
-        return NULL;
-    s->refs++;
-    while (s->opening)
-        pthread_cond_wait(&o->changed, &o->lock);
-    return s;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += rbd->config.timeout;
+    for (;;) {
+        s = o->list;
+        while (s && !fits(s, name, text, write))
+            s = s->next;
+        if (!s || s->state != CLOSING)
+            break;
+        if (pthread_cond_timedwait(&o->changed, &o->lock, &deadline) == ETIMEDOUT)
+            return cg_error_say(err, ETIMEDOUT,
+                                "%s: the cluster hasn't taken yet what was written to it before "
+                                "(rbd.cache is writeback)",
+                                text);
+    }
+    *ret = s;
+    return 0;
 }
 
 static struct shared *add_locked(struct cg_rbd_opens *o, const char *text, bool write)
@@ -97,22 +147,21 @@ static struct shared *add_locked(struct cg_rbd_opens *o, const char *text, bool 
 
     if (!s)
         return NULL;
-    *s = (struct shared){ .next = o->list, .opens = o, .write = write, .opening = true, .refs = 1 };
+    *s = (struct shared){ .next = o->list, .opens = o, .write = write, .refs = 1 };
     strcpy(s->text, text);
     o->list = s;
     return s;
 }
 
-static void open_added(struct cg_rbd *rbd, const struct cg_name *name, struct shared *s,
-                       bool exclusive)
+static void open_added(struct cg_rbd *rbd, const struct cg_name *name, struct shared *s)
 {
-    int r = cg_rbd_open_once(rbd, name, s->write, &s->image, &s->err);
+    struct cg_rbd_image *image = NULL;
+    int r = cg_rbd_open_once(rbd, name, s->write, &image, &s->err);
 
-    if (r == 0 && exclusive)
-        r = cg_rbd_image_lock(s->image, &s->err);
     CG_LOCK(&s->opens->lock);
-    s->opening = false;
+    s->state = OPEN;
     s->result = r;
+    s->image = image;
     pthread_cond_broadcast(&s->opens->changed);
 }
 
@@ -121,29 +170,30 @@ static int get(struct cg_rbd *rbd, const struct cg_name *name, unsigned flags,
 {
     struct cg_rbd_opens *o = rbd->opens;
     bool write = (flags & CG_OPEN_WRITE) && !name->snapshot[0];
-    bool exclusive = write && (flags & CG_OPEN_EXCLUSIVE);
+    struct shared *s = NULL, *added = NULL;
     char text[CG_NAME_MAX];
-    bool added = false;
 
     cg_name_text(name, true, text);
-    /* What is read as it is now is opened now. */
-    bool shares = write || name->snapshot[0];
     pthread_mutex_lock(&o->lock);
-    struct shared *s = shares ? join_locked(o, text, write) : NULL;
-    if (!s) {
-        s = add_locked(o, text, write);
-        added = true;
-    }
+    int r = find_locked(rbd, name, text, write, &s, err);
+    if (r == 0 && s)
+        s->refs++;
+    else if (r == 0)
+        s = added = add_locked(o, text, write);
+    while (r == 0 && s && !added && s->state == OPENING)
+        pthread_cond_wait(&o->changed, &o->lock);
     pthread_mutex_unlock(&o->lock);
+    if (r < 0)
+        return r;
     if (!s)
         return cg_error_set(err, ENOMEM, "open %s", text);
     if (added)
-        open_added(rbd, name, s, exclusive);
-    int r = s->result;
+        open_added(rbd, name, added);
+    r = s->result;
     if (r < 0)
         cg_error_say(err, -r, "%s", s->err.message);
-    else if (exclusive && !added)
-        r = cg_error_say(err, EBUSY, "%s is open for writing in this process", text);
+    else if (write && (flags & CG_OPEN_EXCLUSIVE)) /* others of this process share it */
+        r = cg_rbd_image_lock(s->image, err);
     if (r < 0) {
         put(s);
         return r;
@@ -160,7 +210,7 @@ int cg_rbd_open(void *self, const struct cg_name *name, unsigned flags, struct c
     int r = get(self, name, flags, &s, err);
     if (r < 0)
         return r;
-    r = cg_rbd_image_wrap(s->image, put, s, ret_image, err);
+    r = cg_rbd_image_wrap(s->image, !(flags & CG_OPEN_WRITE), put, s, ret_image, err);
     if (r < 0)
         put(s);
     return r;

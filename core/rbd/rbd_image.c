@@ -81,6 +81,11 @@ int cg_rbd_image_failed(struct cg_rbd_image *im, int64_t r, const char *what, st
     return cg_rbd_failed((int)r, err, "%s %s", what, im->text);
 }
 
+bool cg_rbd_image_writes_back(struct cg_rbd_image *im)
+{
+    return im->policy.writes_back && im->config->cache == CG_RBD_CACHE_WRITEBACK;
+}
+
 bool cg_rbd_image_shut_out(struct cg_rbd_image *im)
 {
     return atomic_load(&im->shut_out);
@@ -240,19 +245,32 @@ static int close_run(void *arg)
     return close_handle(im, im->image, im->watch);
 }
 
+static void tell_closed(struct cg_rbd_image *im)
+{
+    if (im->closed)
+        im->closed(im->closed_opaque);
+    unref(im);
+}
+
 static void close_late(void *arg, int r)
 {
     (void)r;
-    unref(arg);
+    tell_closed(arg);
 }
 
 void cg_rbd_image_close(struct cg_rbd_image *im)
 {
-    struct cg_rbd_task task = { close_run, close_late, im };
+    if (im)
+        cg_rbd_image_close_then(im, NULL, NULL);
+}
+
+void cg_rbd_image_close_then(struct cg_rbd_image *im, void (*closed)(void *opaque), void *opaque)
+{
+    struct cg_rbd_task task = { close_run, close_late, im, NULL };
     int r;
 
-    if (!im)
-        return;
+    im->closed = closed;
+    im->closed_opaque = opaque;
     bool away = atomic_load(&im->calls.unanswered) > 0 || atomic_load(&im->doing) > 0;
     if (!cg_rbd_limited(&task, away ? LAST_WAIT : im->calls.timeout, &r))
         return;
@@ -260,7 +278,7 @@ void cg_rbd_image_close(struct cg_rbd_image *im)
      * connection can be taken down. */
     while (atomic_load(&im->refs) > 1)
         sched_yield();
-    unref(im);
+    tell_closed(im);
 }
 
 static int doing_run(void *arg)
@@ -508,10 +526,10 @@ static const struct cg_image_ops image_ops = {
     .remote = true,
 };
 
-int cg_rbd_image_wrap(struct cg_rbd_image *im, void (*done)(void *opaque), void *opaque,
-                      struct cg_image **ret_image, struct cg_error *err)
+int cg_rbd_image_wrap(struct cg_rbd_image *im, bool read_only, void (*done)(void *opaque),
+                      void *opaque, struct cg_image **ret_image, struct cg_error *err)
 {
-    struct cg_image *image = cg_image_new(&image_ops, im, !im->write);
+    struct cg_image *image = cg_image_new(&image_ops, im, read_only || !im->write);
 
     if (!image)
         return cg_error_set(err, ENOMEM, "open %s", im->text);

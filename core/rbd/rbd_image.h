@@ -22,6 +22,11 @@ int cg_rbd_image_open(struct cg_rbd_cluster *cluster, const struct cg_rbd_config
 void cg_rbd_image_close(struct cg_rbd_image *image);
 void cg_rbd_image_cleanup(struct cg_rbd_image **image); /* for CG_CLEANUP */
 
+/* As cg_rbd_image_close, image not NULL; closed(opaque) is called when librbd is done with it, also
+ * if that is later, by a thread that nobody waits for.  NULL: it isn't asked for. */
+void cg_rbd_image_close_then(struct cg_rbd_image *image, void (*closed)(void *opaque),
+                             void *opaque);
+
 /* librbd's own handle.  What it does synchronously ends in the time limit if the image was opened
  * to look; if it was opened to write, it waits for the cluster: see cg_rbd_image_limited. */
 rbd_image_t cg_rbd_image_handle(struct cg_rbd_image *image);
@@ -36,6 +41,9 @@ struct cg_rbd_doing {
 /* Runs it with the image's time limit.  True: *ret_result is what it returned.  False: it hasn't
  * ended in time, and is freed when it has. */
 bool cg_rbd_image_limited(struct cg_rbd_image *image, struct cg_rbd_doing *doing, int *ret_result);
+
+/* True if writes are acknowledged before the cluster has them: only this handle shows them then. */
+bool cg_rbd_image_writes_back(struct cg_rbd_image *image);
 
 /* True if the cluster has shut out the client that opened it: nothing will succeed any more. */
 bool cg_rbd_image_shut_out(struct cg_rbd_image *image);
@@ -61,9 +69,9 @@ int cg_rbd_image_lock(struct cg_rbd_image *image, struct cg_error *err);
 /* Describes extents as cg_image_ops has it (extents.c). */
 int cg_rbd_image_extents(void *self, struct cg_extents *e, struct cg_error *err);
 
-/* Wraps the image, whose closing then is the caller's again: done(opaque) is called instead when
- * the wrapping closes. */
-int cg_rbd_image_wrap(struct cg_rbd_image *image, void (*done)(void *opaque), void *opaque,
-                      struct cg_image **ret_image, struct cg_error *err);
+/* Wraps the image (several times is fine, with the same done and opaque), whose closing then is the
+ * caller's again: done(opaque) is called instead when the wrapping closes. */
+int cg_rbd_image_wrap(struct cg_rbd_image *image, bool read_only, void (*done)(void *opaque),
+                      void *opaque, struct cg_image **ret_image, struct cg_error *err);
 
 #endif

@@ -87,6 +87,12 @@ ls "$tmp/mnt/rbd/rbd" >names
 grep -qx ns names && grep -qx web names && grep -qx web@ours names || fail "$(cat names)"
 [ "$(ls "$tmp/mnt/rbd/rbd/ns")" = disk ] || fail "$(ls "$tmp/mnt/rbd/rbd/ns")"
 cmp disk.raw "$tmp/mnt/rbd/rbd/ns/disk"
+# Two programs write one file.
+exec 6<>"$tmp/mnt/rbd/rbd/web" 7<>"$tmp/mnt/rbd/rbd/web"
+printf '\5%.0s' {1..512} >&6
+exec 6>&-
+printf '\6%.0s' {1..512} >&7
+exec 7>&-
 loop_device "$tmp/mnt/rbd/rbd/ns/disk.p1"
 mkdir fs
 mount "$loop" fs
