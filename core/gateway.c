@@ -334,33 +334,41 @@ static int open_export(struct cg_gateway *g, const char *uri, struct cg_image **
     return r;
 }
 
-static int parent_open(void *opaque, const char *ref, const char *identity,
-                       struct cg_image **ret_image, struct cg_error *err)
+static int changed(const char *ref, struct cg_error *err)
 {
-    struct cg_gateway *g = opaque;
-    struct cg_space *space;
-    struct cg_name name;
-    char now[CG_NAME_MAX];
-    int r = 0;
+    return cg_error_say(err, ESTALE, "%s has changed since a volume was cloned from it", ref);
+}
 
-    if (cg_arg_kind(ref) == CG_ARG_URI)
-        return open_export(g, ref, ret_image, err);
+/* The name by which what a volume stands on is known now, if that isn't the one it had any more:
+ * Ceph's own tools rename an image also while it's held. */
+static int locate(struct cg_space *space, struct cg_name *name, const char *identity,
+                  struct cg_error *err)
+{
+    struct cg_identity id = { .snapshot = "" };
+    char now[CG_NAME_MAX];
+    struct cg_error why;
+
+    int r = identity[0] ? identity_of(space, name, now, err) : 0;
+    if (!identity[0] || (r < 0 && r != -ENOENT) || (r == 0 && strcmp(identity, now) == 0))
+        return r;
+    if (sscanf(identity, "%64s %64s", id.image, id.snapshot) >= 1 &&
+        cg_space_find(space, &id, name, &why) == 0)
+        return 0;
+    return r;
+}
+
+/* Opens what name says.  -ESTALE: it isn't what identity says. */
+static int open_identified(struct cg_gateway *g, struct cg_space *space, const struct cg_name *name,
+                           const char *identity, struct cg_image **ret_image, struct cg_error *err)
+{
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
-    if (cg_arg_kind(ref) == CG_ARG_PATH) {
-        r = cg_file_open(ref, false, &image, err);
-        if (r == 0 && identity[0])
-            r = cg_file_identity(ref, now, err);
-    } else {
-        r = cg_name_parse(ref, &name, err);
-        if (r == 0)
-            r = any_space(g, &name, &space, err);
-        if (r == 0)
-            r = open_in_space(g, space, &name, CG_OPEN_READ, &image, err);
-        if (r == 0 && identity[0])
-            r = identity_of(space, &name, now, err);
-    }
-    if (r == 0 && identity[0] && strcmp(identity, now))
-        r = cg_error_say(err, ESTALE, "%s has changed since a volume was cloned from it", ref);
+    char now[CG_NAME_MAX] = "";
+
+    int r = open_in_space(g, space, name, CG_OPEN_READ, &image, err);
+    if (r == 0 && identity[0])
+        r = identity_of(space, name, now, err);
+    if (r == 0 && strcmp(identity, now) != 0)
+        r = changed(cg_name_text(name, false, now), err);
     if (r < 0)
         return r;
     *ret_image = image;
@@ -368,9 +376,58 @@ static int parent_open(void *opaque, const char *ref, const char *identity,
     return 0;
 }
 
+static int open_named(struct cg_gateway *g, const char *ref, const char *identity,
+                      struct cg_image **ret_image, struct cg_error *err)
+{
+    struct cg_space *space;
+    struct cg_name name;
+
+    int r = cg_name_parse(ref, &name, err);
+    if (r == 0)
+        r = any_space(g, &name, &space, err);
+    if (r < 0)
+        return r;
+    r = open_identified(g, space, &name, identity, ret_image, err);
+    if ((r == -ENOENT || r == -ESTALE) && locate(space, &name, identity, NULL) == 0)
+        r = open_identified(g, space, &name, identity, ret_image, err);
+    return r;
+}
+
+static int open_file(const char *path, const char *identity, struct cg_image **ret_image,
+                     struct cg_error *err)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    char now[CG_NAME_MAX] = "";
+
+    int r = cg_file_open(path, false, &image, err);
+    if (r == 0 && identity[0])
+        r = cg_file_identity(path, now, err);
+    if (r == 0 && strcmp(identity, now) != 0)
+        r = changed(path, err);
+    if (r < 0)
+        return r;
+    *ret_image = image;
+    image = NULL;
+    return 0;
+}
+
+static int parent_open(void *opaque, const char *ref, const char *identity,
+                       struct cg_image **ret_image, struct cg_error *err)
+{
+    switch (cg_arg_kind(ref)) {
+    case CG_ARG_URI:
+        return open_export(opaque, ref, ret_image, err);
+    case CG_ARG_PATH:
+        return open_file(ref, identity, ret_image, err);
+    case CG_ARG_NAME:
+        break;
+    }
+    return open_named(opaque, ref, identity, ret_image, err);
+}
+
 /* Holds or releases what a volume stands on; files and exports can't be held. */
-static int parent_keep(struct cg_gateway *g, const char *ref, const char *uuid, bool hold,
-                       struct cg_error *err)
+static int parent_keep(struct cg_gateway *g, const char *ref, const char *identity,
+                       const char *uuid, bool hold, struct cg_error *err)
 {
     struct cg_space *space;
     struct cg_name name;
@@ -380,20 +437,24 @@ static int parent_keep(struct cg_gateway *g, const char *ref, const char *uuid, 
     int r = cg_name_parse(ref, &name, err);
     if (r == 0)
         r = any_space(g, &name, &space, err);
-    if (r < 0)
+    if (r == 0)
+        r = locate(space, &name, identity, err);
+    if (r < 0 && (hold || r != -ENOENT))
         return r;
     return hold ? cg_space_hold(space, &name, uuid, err)
                 : cg_space_release(space, &name, uuid, err);
 }
 
-static int parent_hold(void *opaque, const char *ref, const char *uuid, struct cg_error *err)
+static int parent_hold(void *opaque, const char *ref, const char *identity, const char *uuid,
+                       struct cg_error *err)
 {
-    return parent_keep(opaque, ref, uuid, true, err);
+    return parent_keep(opaque, ref, identity, uuid, true, err);
 }
 
-static int parent_release(void *opaque, const char *ref, const char *uuid, struct cg_error *err)
+static int parent_release(void *opaque, const char *ref, const char *identity, const char *uuid,
+                          struct cg_error *err)
 {
-    return parent_keep(opaque, ref, uuid, false, err);
+    return parent_keep(opaque, ref, identity, uuid, false, err);
 }
 
 /* Copies the names, each as cg_name_text writes it. */

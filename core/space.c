@@ -169,6 +169,14 @@ int cg_space_freeze(struct cg_space *space, struct cg_name *name, struct cg_erro
     return space->ops->freeze ? space->ops->freeze(space->self, name, err) : 0;
 }
 
+int cg_space_find(struct cg_space *space, const struct cg_identity *identity, struct cg_name *name,
+                  struct cg_error *err)
+{
+    if (!space->ops->find)
+        return cannot(space, "find by identity", err);
+    return space->ops->find(space->self, identity, name, err);
+}
+
 int cg_space_hold(struct cg_space *space, const struct cg_name *name, const char *uuid,
                   struct cg_error *err)
 {

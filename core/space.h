@@ -144,6 +144,10 @@ struct cg_space_ops {
     /* Makes name stand for what it is now where it stands for what changes: for a snapshot that is
      * made for a clone to stand on, and goes when that is released.  NULL: names are left alone. */
     int (*freeze)(void *self, struct cg_name *name, struct cg_error *err);
+    /* Makes name what an image is called now that had that name, and this identity; -ENOENT if it's
+     * gone.  NULL: only by its name is an image known. */
+    int (*find)(void *self, const struct cg_identity *identity, struct cg_name *name,
+                struct cg_error *err);
     /* Keeps an image from changing or going until it's released by the same uuid; durable when it
      * returns; again for the same uuid is fine, and so is a release of what isn't held. */
     int (*hold)(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
@@ -183,8 +187,10 @@ struct cg_parents {
     int (*open)(void *opaque, const char *ref, const char *identity, struct cg_image **ret_image,
                 struct cg_error *err);
     /* As in cg_space_ops; nothing to do for files and URIs. */
-    int (*hold)(void *opaque, const char *ref, const char *uuid, struct cg_error *err);
-    int (*release)(void *opaque, const char *ref, const char *uuid, struct cg_error *err);
+    int (*hold)(void *opaque, const char *ref, const char *identity, const char *uuid,
+                struct cg_error *err);
+    int (*release)(void *opaque, const char *ref, const char *identity, const char *uuid,
+                   struct cg_error *err);
 };
 
 /* Wraps a backend's self, which the space then owns.  NULL if memory is short. */
@@ -227,6 +233,8 @@ int cg_space_remove(struct cg_space *space, const struct cg_name *name, unsigned
 int cg_space_diff(struct cg_space *space, const struct cg_name *from, const struct cg_name *to,
                   cg_extent_fn *fn, void *opaque, struct cg_error *err);
 int cg_space_freeze(struct cg_space *space, struct cg_name *name, struct cg_error *err);
+int cg_space_find(struct cg_space *space, const struct cg_identity *identity, struct cg_name *name,
+                  struct cg_error *err);
 int cg_space_hold(struct cg_space *space, const struct cg_name *name, const char *uuid,
                   struct cg_error *err);
 int cg_space_release(struct cg_space *space, const struct cg_name *name, const char *uuid,

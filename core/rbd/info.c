@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -72,6 +73,50 @@ int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
 
     return open_identified(self, name, &im, ret, err);
+}
+
+/* What the image and, unless snap is 0, its snapshot are called now. */
+static int names_of(rados_ioctx_t io, const char *image_id, uint64_t snap, struct cg_name *name)
+{
+    char text[CG_RBD_SNAP_MAX], snap_text[CG_RBD_SNAP_MAX] = "";
+    size_t len = sizeof text, snap_len = sizeof snap_text;
+    rbd_image_t image;
+
+    int r = rbd_open_by_id_read_only(io, image_id, &image, NULL);
+    if (r < 0)
+        return r;
+    r = rbd_get_name(image, text, &len);
+    if (r == 0 && snap)
+        r = rbd_snap_get_name(image, snap, snap_text, &snap_len);
+    rbd_close(image);
+    if (r < 0)
+        return r;
+    if (!cg_name_part_valid(text) || (snap && !cg_name_part_valid(snap_text)))
+        return -ENOENT; /* there is no name for it */
+    strcpy(name->part[name->parts - 1], text);
+    strcpy(name->snapshot, snap_text);
+    return 0;
+}
+
+int cg_rbd_find(void *self, const struct cg_identity *identity, struct cg_name *name,
+                struct cg_error *err)
+{
+    char of_fsid[CG_RBD_FSID + 1], image_id[32], fsid[CG_RBD_FSID + 1];
+    struct cg_rbd *rbd = self;
+    struct cg_rbd_place p;
+    int64_t pool;
+
+    int r = cg_rbd_place_to_look(rbd, name, &p, err);
+    if (r == 0)
+        r = cg_rbd_cluster_fsid(rbd->cluster, fsid, err);
+    if (r < 0)
+        return r;
+    if (sscanf(identity->image, "%36[^/]/%" SCNd64 "/%31s", of_fsid, &pool, image_id) == 3 &&
+        strcmp(of_fsid, fsid) == 0 && pool == rados_ioctx_get_id(p.io))
+        r = names_of(p.io, image_id, strtoull(identity->snapshot, NULL, 10), name);
+    else
+        r = -ENOENT;
+    return r < 0 ? cg_rbd_failed(r, err, "look for what was %s", p.text) : 0;
 }
 
 /* "layering, exclusive-lock" as an array. */

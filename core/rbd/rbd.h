@@ -115,6 +115,8 @@ int cg_rbd_flatten(void *self, const struct cg_name *name, uint64_t rate,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    struct cg_error *err);
 int cg_rbd_freeze(void *self, struct cg_name *name, struct cg_error *err);
+int cg_rbd_find(void *self, const struct cg_identity *identity, struct cg_name *name,
+                struct cg_error *err);
 int cg_rbd_hold(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
 int cg_rbd_release(void *self, const struct cg_name *name, const char *uuid, struct cg_error *err);
 int cg_rbd_resize(void *self, const struct cg_name *name, uint64_t size, struct cg_error *err);

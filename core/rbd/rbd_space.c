@@ -171,6 +171,7 @@ static const struct cg_space_ops rbd_ops = {
     .remove = cg_rbd_remove,
     .diff = cg_rbd_diff,
     .freeze = cg_rbd_freeze,
+    .find = cg_rbd_find,
     .hold = cg_rbd_hold,
     .release = cg_rbd_release,
     .migrate_stream = cg_rbd_migrate_stream,

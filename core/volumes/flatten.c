@@ -106,6 +106,7 @@ static int edit_end(struct cg_volume_json *json, const char *uuid, struct cg_err
     (void)uuid;
     (void)err;
     strcpy(json->release, json->parent);
+    strcpy(json->release_identity, json->parent_identity);
     strcpy(json->release_uuid, json->uuid);
     json->parent[0] = json->parent_identity[0] = json->filling[0] = '\0';
     json->parent_size = 0;
@@ -192,7 +193,7 @@ int cg_flatten_finish_locked(struct cg_volume *v, struct cg_error *err)
         r = cg_volume_json_copy(&v->json, &json, err);
     if (r < 0)
         return r;
-    json.release[0] = json.release_uuid[0] = '\0';
+    json.release[0] = json.release_identity[0] = json.release_uuid[0] = '\0';
     r = cg_change_commit_locked(v, &json, NULL, err);
     if (r == 0)
         unlinkat(v->dirfd, "parent", 0);

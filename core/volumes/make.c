@@ -202,7 +202,8 @@ static int finish(struct making *m, const struct cg_name *name, uint64_t size, s
     int r = write_volume(m, size, err);
 
     if (r == 0 && *m->json.parent)
-        r = space->parents.hold(space->parents.opaque, m->json.parent, m->json.uuid, err);
+        r = space->parents.hold(space->parents.opaque, m->json.parent, m->json.parent_identity,
+                                m->json.uuid, err);
     return r < 0 ? r : cg_pool_dir_publish(space, m->path, name, err);
 }
 
@@ -299,7 +300,8 @@ static int clone_other(struct cg_volumes *space, const char *parent, const struc
     if (r == 0)
         r = finish(&m, name, size, err);
     if (r < 0 && *m.json.parent)
-        space->parents.release(space->parents.opaque, m.json.parent, m.json.uuid, NULL);
+        space->parents.release(space->parents.opaque, m.json.parent, m.json.parent_identity,
+                               m.json.uuid, NULL);
     return making_end(&m, r);
 }
 

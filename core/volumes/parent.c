@@ -136,6 +136,7 @@ int cg_parent_release(struct cg_volumes *space, const struct cg_volume_json *jso
 {
     if (!*json->release)
         return 0;
-    int r = space->parents.release(space->parents.opaque, json->release, json->release_uuid, err);
+    int r = space->parents.release(space->parents.opaque, json->release, json->release_identity,
+                                   json->release_uuid, err);
     return r < 0 ? cg_error_prefix(err, r, "release %s", json->release) : 0;
 }

@@ -199,6 +199,7 @@ static int release_parent(struct cg_volumes *space, int dirfd, struct cg_error *
     r = cg_parent_release(space, &json, err);
     if (r == 0 && *json.parent) {
         strcpy(json.release, json.parent);
+        strcpy(json.release_identity, json.parent_identity);
         strcpy(json.release_uuid, json.uuid);
         r = cg_parent_release(space, &json, err);
     }

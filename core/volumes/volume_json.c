@@ -107,6 +107,8 @@ static int parse_release(const json_t *release, struct cg_volume_json *ret, stru
     int r = get_text(release, "ref", ret->release, sizeof ret->release, err);
     if (r == 0)
         r = get_text(release, "uuid", ret->release_uuid, sizeof ret->release_uuid, err);
+    if (r == 0 && json_object_get(release, "identity"))
+        r = get_text(release, "identity", ret->release_identity, sizeof ret->release_identity, err);
     if (r < 0)
         return r;
     if (!*ret->release || !cg_uuid_valid(ret->release_uuid))
@@ -251,9 +253,9 @@ static json_t *root_json(const struct cg_volume_json *json)
     if (root && *json->filling)
         wrong |= json_object_set_new(root, "filling", json_string(json->filling));
     if (root && *json->release)
-        wrong |= json_object_set_new(
-            root, "release",
-            json_pack("{s:s, s:s}", "ref", json->release, "uuid", json->release_uuid));
+        wrong |= json_object_set_new(root, "release",
+                                     json_pack("{s:s, s:s, s:s}", "ref", json->release, "identity",
+                                               json->release_identity, "uuid", json->release_uuid));
     if (root && (wrong || cg_layers_to_json(&json->head, root, NULL) < 0)) {
         json_decref(root);
         return NULL;

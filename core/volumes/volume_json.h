@@ -29,6 +29,7 @@ struct cg_volume_json {
     uint64_t parent_size;
     char filling[CG_UUID_LEN + 1]; /* the lowest layer, if it's there to take the parent's place */
     char release[CG_NAME_MAX]; /* a parent that it had and may still hold, as release_uuid; or "" */
+    char release_identity[CG_NAME_MAX];
     char release_uuid[CG_UUID_LEN + 1];
     struct cg_layers head;
     size_t snapshots;

@@ -118,6 +118,55 @@ protected web s1 || fail "the hold came too late"
 cowgate create volumes/acme/next --size 1M
 clean web s1:false
 
+# What Ceph's own tools rename meanwhile is known by what it is, not by who has its name now.
+cowgate clone rbd/rbd/web@s1 volumes/acme/over
+cowgate clone rbd/rbd/web@s1 volumes/acme/flat
+rbd rename web moved
+rbd snap rename moved@s1 moved@s2
+reads volumes/acme/over one.raw
+for other in '' web; do # nobody, and another
+    [ -z "$other" ] || rbd create web --size 9M
+    [ -z "$other" ] || rbd snap create --no-progress web@s1
+    reads volumes/acme/over one.raw
+    cowgate clone volumes/acme/over volumes/acme/overover
+    reads volumes/acme/overover one.raw
+    cowgate delete volumes/acme/overover
+done
+cowgate --quiet flatten volumes/acme/flat
+must_fail 1 'moved@s2 is needed by a volume of host' cowgate delete rbd/rbd/moved@s2
+cowgate delete volumes/acme/over
+clean moved s2:false
+clean web s1:false
+reads volumes/acme/flat one.raw
+cowgate delete volumes/acme/flat
+cowgate delete --snapshots rbd/rbd/web
+rbd rename moved web
+rbd snap rename web@s2 web@s1
+
+# Interrupted, a flatten leaves a clone that stands where it stood.
+rbd create --object-size 4K --size 32M many
+qemu-io -f raw -c 'write -q -P 3 0 32M' rbd:rbd/many
+cowgate snapshot rbd/rbd/many@s
+cowgate clone rbd/rbd/many@s rbd/rbd/many-clone
+prefix=$(rbd info many-clone --format json | jq -r .block_name_prefix)
+cowgate flatten rbd/rbd/many-clone 2>flatten.log &
+flatten=$!
+begun() { rados -p rbd ls | grep -q "^$prefix"; }
+wait_for 30 begun
+kill -TERM $flatten # SIGINT is ignored by what a script runs in the background
+r=0
+wait $flatten || r=$?
+[ $r = 1 ] && grep -q 'flatten rbd/rbd/many-clone: interrupted' flatten.log || fail "$r: $(cat flatten.log)"
+[ "$(parent many-clone)" = rbd/many@s ] || fail "$(rbd info many-clone)"
+rbd export --no-progress many many.raw
+reads rbd/rbd/many-clone many.raw
+cowgate --quiet flatten rbd/rbd/many-clone
+[ "$(parent many-clone)" = none ] || fail "not flat: $(rbd info many-clone)"
+reads rbd/rbd/many-clone many.raw
+rm many.raw out.raw
+cowgate delete rbd/rbd/many-clone
+cowgate delete --snapshots rbd/rbd/many
+
 # A snapshot that is another one now, of the same name.
 cowgate clone rbd/rbd/web@s1 volumes/acme/stale
 rbd snap unprotect web@s1

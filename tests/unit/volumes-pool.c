@@ -72,9 +72,10 @@ static int parents_open(void *opaque, const char *ref, const char *identity,
     return 0;
 }
 
-static int parents_hold(void *opaque, const char *ref, const char *uuid, struct cg_error *err)
+static int parents_hold(void *opaque, const char *ref, const char *identity, const char *uuid,
+                        struct cg_error *err)
 {
-    (void)opaque;
+    (void)opaque, (void)identity;
     if (hold_errnum)
         return cg_error_set(err, hold_errnum, "hold %s", ref);
     if (step)
@@ -83,9 +84,12 @@ static int parents_hold(void *opaque, const char *ref, const char *uuid, struct 
     return 0;
 }
 
-static int parents_release(void *opaque, const char *ref, const char *uuid, struct cg_error *err)
+static int parents_release(void *opaque, const char *ref, const char *identity, const char *uuid,
+                           struct cg_error *err)
 {
     (void)opaque;
+    if (strcmp(identity, "1") != 0)
+        return cg_error_say(err, EINVAL, "release %s: that isn't what was held", ref);
     if (release_errnum)
         return cg_error_set(err, release_errnum, "release %s", ref);
     if (step)
