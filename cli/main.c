@@ -39,6 +39,8 @@ const struct cli_command cli_commands[] = {
       "mount everything as files", cli_mount },
     { "migrate",
       "spec IMAGE [--advertise ADDRESS]\n"
+      "       cowgate migrate spec --native rbd/POOL/IMAGE@SNAPSHOT [--cluster NAME] [--client "
+      "NAME]\n"
       "       cowgate migrate prepare|run SOURCE rbd/POOL/IMAGE [--serve [--listen ADDR:PORT]]\n"
       "               [--advertise ADDRESS] [--stream nbd|file] [--snapshots]\n"
       "       cowgate migrate execute|commit|abort rbd/POOL/IMAGE\n"

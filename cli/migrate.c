@@ -328,16 +328,101 @@ static int check_constant(struct cli *cli, const char *text)
     return r;
 }
 
+struct spec_options {
+    bool native;
+    const char *advertise, *cluster, *client;
+};
+
+enum { NATIVE = 256, SPEC_ADVERTISE, CLUSTER, CLIENT };
+
+static const struct option spec_options[] = {
+    { "native", no_argument, NULL, NATIVE },
+    { "advertise", required_argument, NULL, SPEC_ADVERTISE },
+    { "cluster", required_argument, NULL, CLUSTER },
+    { "client", required_argument, NULL, CLIENT },
+    { 0 },
+};
+
+static int set_spec(void *opaque, int option, const char *value)
+{
+    struct spec_options *o = opaque;
+
+    if (option == NATIVE)
+        o->native = true;
+    else if (option == SPEC_ADVERTISE)
+        o->advertise = value;
+    else if (option == CLUSTER)
+        o->cluster = value;
+    else
+        o->client = value;
+    return 0;
+}
+
+static int refuse_change(void *opaque, const struct cg_extent *extent, struct cg_error *err)
+{
+    (void)extent;
+    return cg_error_say(err, EINVAL,
+                        "%s has been written since: Ceph would copy what it is now, not the "
+                        "snapshot; name a snapshot of a clone, or say 'cowgate migrate prepare'",
+                        (const char *)opaque);
+}
+
+/* librbd reads the snapshot while it prepares, but then copies the image as it is at that moment
+ * (tracker.ceph.com, 67401), of whichever snapshot the spec is. */
+static int check_unwritten(struct cli *cli, char *text)
+{
+    struct cg_space *space;
+    struct cg_name snapshot, head;
+
+    int r = check_constant(cli, text);
+    if (r == 0)
+        r = cli_name(cli, text, &snapshot, &space);
+    head = snapshot;
+    head.snapshot[0] = '\0';
+    if (r == 0)
+        r = cg_space_diff(space, &snapshot, &head, refuse_change, text, &cli->err);
+    return r;
+}
+
+/* What Ceph reads by itself.  Another cluster's images are out of reach here. */
+static int native_spec(struct cli *cli, char *text, const struct spec_options *o)
+{
+    struct cg_space *space;
+    struct cg_name name;
+    json_t *json;
+
+    int r = cli_name(cli, text, &name, &space);
+    if (r == 0)
+        r = cg_migrate_native_spec(&name, o->cluster, o->client, &json, &cli->err);
+    if (r < 0)
+        return cli_failed(cli);
+    if (!o->cluster && check_unwritten(cli, text) < 0) {
+        json_decref(json);
+        return cli_failed(cli);
+    }
+    if (!cli->quiet)
+        fprintf(stderr,
+                "cowgate: warning: nobody may write to the image itself until the commit: Ceph "
+                "copies what it is by then, not the snapshot\n");
+    return cli_print_json(cli, json);
+}
+
 static int spec(struct cli *cli, int argc, char **argv)
 {
-    static const struct option options[] = { { "advertise", required_argument, NULL, 'a' }, { 0 } };
+    struct spec_options o = { 0 };
     struct cg_migration_record record = { .count = 1 };
     struct cg_migration_image image = { .snapshot = "" };
-    const char *advertise = NULL;
     struct cg_error err;
     json_t *json;
 
-    CLI_ARGS(options, cli_keep_value, &advertise, 1, 1);
+    CLI_ARGS(spec_options, set_spec, &o, 1, 1);
+    if (o.native && o.advertise)
+        return cli_misused("migrate", "--native needs nobody who serves: leave --advertise out");
+    if (!o.native && (o.cluster || o.client))
+        return cli_misused("migrate", "--cluster and --client are for --native");
+    if (o.native)
+        return native_spec(cli, argv[optind], &o);
+    const char *advertise = o.advertise;
     const char *stream = advertise ? cg_migrate_stream(advertise, &err) : "";
     if (!stream)
         return cli_misused("migrate", "--advertise: %s", err.message);

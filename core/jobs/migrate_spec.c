@@ -136,3 +136,25 @@ int cg_migrate_spec(const char *address, const struct cg_migration_image *images
     *ret_spec = spec;
     return 0;
 }
+
+int cg_migrate_native_spec(const struct cg_name *name, const char *cluster, const char *client,
+                           json_t **ret_spec, struct cg_error *err)
+{
+    bool has_namespace = name->parts == 3;
+    char text[CG_NAME_MAX];
+
+    cg_name_text(name, true, text);
+    if (name->space != CG_NAME_RBD || !name->snapshot[0] || name->partition)
+        return cg_error_say(err, EINVAL,
+                            "%s isn't a whole snapshot in Ceph: only rbd/POOL/IMAGE@SNAPSHOT has a "
+                            "native spec",
+                            text);
+    json_t *json = json_pack("{s:s,s:s*,s:s*,s:s,s:s*,s:s,s:s}", "type", "native", "cluster_name",
+                             cluster, "client_name", client, "pool_name", name->part[0],
+                             "pool_namespace", has_namespace ? name->part[1] : NULL, "image_name",
+                             name->part[name->parts - 1], "snap_name", name->snapshot);
+    if (!json)
+        return cg_error_say(err, EINVAL, "the cluster's or the client's name is not UTF-8");
+    *ret_spec = json;
+    return 0;
+}

@@ -29,4 +29,10 @@ int cg_migrate_location(const char *address, const char *name, char ret[static C
 int cg_migrate_spec(const char *address, const struct cg_migration_image *images, size_t count,
                     json_t **ret_spec, struct cg_error *err);
 
+/* The spec by which Ceph reads rbd/POOL[/NAMESPACE]/IMAGE@SNAPSHOT itself, with nobody in between.
+ * cluster, client: of another cluster, whose cluster.conf everybody who opens the new image finds
+ * (librbd before Ceph 20 ignores them, and takes an image of its own cluster); NULL for its own. */
+int cg_migrate_native_spec(const struct cg_name *name, const char *cluster, const char *client,
+                           json_t **ret_spec, struct cg_error *err);
+
 #endif

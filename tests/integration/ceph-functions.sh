@@ -1,7 +1,8 @@
 # Sourced, right after tests/functions.sh, by tests that need a Ceph cluster: a whole one in a folder,
 # on loopback, as root: a monitor, a manager, an OSD (8 GiB, sparse), a pool named rbd.
 #
-#     start_ceph            $CEPH_CONF and $ceph are set; it ends with the test
+#     start_ceph [N]        $CEPH_CONF and $ceph are set; it ends with the test.  N, from 1 on, is for
+#                           another cluster beside the first; use_ceph [N] goes to one of them
 #     stop_osd, start_osd   kill -9, and back again
 #     freeze_osd, thaw_osd  it stays connected but answers nothing
 #
@@ -17,8 +18,11 @@ if [ -z "${CEPH_ALONE-}" ]; then
 fi
 ip link set lo up
 
-ceph=$tmp/ceph
-export CEPH_CONF=$ceph/ceph.conf
+use_ceph() {
+    ceph=$tmp/ceph${1-}
+    export CEPH_CONF=$ceph/ceph.conf
+}
+use_ceph
 
 _ceph_keys() {
     local tool=(ceph-authtool "$ceph/keyring") type=()
@@ -35,7 +39,7 @@ _ceph_configure() {
     cat >"$CEPH_CONF" <<C
 [global]
 fsid = $fsid
-mon host = [v2:127.0.0.1:3300,v1:127.0.0.1:6789]
+mon host = [v2:127.0.0.1:$((3300 + ${1-0})),v1:127.0.0.1:$((6789 + ${1-0}))]
 public addr = 127.0.0.1
 cluster addr = 127.0.0.1
 keyring = $ceph/keyring
@@ -88,7 +92,7 @@ thaw_osd() { kill -CONT "$(cat "$ceph/run/osd.0.pid")"; }
 
 _stop_ceph() {
     local f
-    for f in "$ceph"/run/*.pid; do
+    for f in "$tmp"/ceph*/run/*.pid; do
         [ -e "$f" ] && kill -9 "$(cat "$f")" 2>/dev/null
     done
     true
@@ -97,7 +101,7 @@ _stop_ceph() {
 _start_ceph() {
     local osd
     mkdir -p "$ceph"/{mon,osd,mgr,run}
-    _ceph_configure
+    _ceph_configure "$@"
     _ceph_keys
     monmaptool --create --addv a "$(sed -n 's/^mon host = //p' "$CEPH_CONF")" --fsid "$fsid" \
         "$ceph/monmap"
@@ -116,9 +120,10 @@ _start_ceph() {
 
 start_ceph() {
     requires command -v ceph-osd ceph-mon ceph-mgr rbd ip
+    use_ceph "$@"
     cleanup_fn _stop_ceph
     mkdir -p "$ceph"
-    (set -e; _start_ceph) >"$ceph/start.log" 2>&1 || { cat "$ceph/start.log"; fail "no Ceph cluster"; }
+    (set -e; _start_ceph "$@") >"$ceph/start.log" 2>&1 || { cat "$ceph/start.log"; fail "no Ceph cluster"; }
 }
 
 # rbd_write IMAGE SEED OFFSET+LENGTH ...: noise by librbd itself; or, with the seed trim, discards.

@@ -17,8 +17,8 @@ echo "Ceph $ceph_version: by the stream $stream"
 # begin_root: with all of the cluster served.
 begin_root() {
     cowgate init
-    jq '.rbd = {}' root/cowgate.json >new.json
-    mv new.json root/cowgate.json
+    jq '.rbd = {}' "$COWGATE_ROOT/cowgate.json" >new.json
+    mv new.json "$COWGATE_ROOT/cowgate.json"
 }
 
 # remember_root: as it has to be again, but for the cluster's images.

@@ -11,6 +11,7 @@ rbd_scripts = \
 	tests/integration/rbd-faults.sh \
 	tests/integration/rbd-io.sh \
 	tests/integration/rbd-main.sh \
+	tests/integration/rbd-migrate-clusters.sh \
 	tests/integration/rbd-migrate-history.sh \
 	tests/integration/rbd-migrate-luks.sh \
 	tests/integration/rbd-migrate-snapshots.sh \
