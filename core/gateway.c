@@ -193,7 +193,10 @@ static int read_ahead(struct cg_gateway *g, struct cg_image **image, struct cg_e
 
     if (!g->serving || !cg_image_remote(below))
         return 0;
-    int r = cg_readahead_open(below, image, err);
+    /* Zeros are looked for where a client will read soon: librbd asks about 10 objects of 4 MiB,
+     * and then reads them. */
+    uint64_t keep = g->detect_zeros ? CG_READAHEAD_KEEP_MAX : UINT64_C(8) << 20;
+    int r = cg_readahead_open(below, keep, image, err);
     if (r == 0)
         cg_image_unref(below);
     return r;

@@ -1,7 +1,8 @@
-/* Thread model: lock guards all of struct readahead but what never changes (base, size, pool), and
- * of struct piece all but its bytes, which only the loading thread writes before state says READY
- * and nobody after.  It is held neither while reading nor while copying.  A piece lives as long as
- * somebody refers to it: the stream it was read for, the thread that loads it, readers. */
+/* Thread model: lock guards all of struct readahead but what never changes (base, size, pieces_max,
+ * pool), and of struct piece all but its bytes, which only the loading thread writes before state
+ * says READY and nobody after.  It is held neither while reading nor while copying.  A piece lives
+ * as long as somebody refers to it: the stream it was read for, the thread that loads it, readers.
+ */
 #include "config.h"
 
 #include <errno.h>
@@ -18,10 +19,10 @@
 
 #define STREAMS 16      /* readers that are watched */
 #define STREAMS_AHEAD 4 /* of these, so many are read ahead for */
-#define PIECES 16       /* kept for one of them, ahead and behind */
 #define PIECE ((uint64_t)1 << 20)
 #define PIECE_MIN ((uint64_t)256 << 10) /* smaller ones only at an end of data */
 #define AHEAD ((uint64_t)8 << 20)
+#define PIECES ((AHEAD + CG_READAHEAD_KEEP_MAX) / PIECE)
 #define RUN_MIN ((uint64_t)128 << 10) /* read in sequence before anything is read ahead */
 #define NEAR ((uint64_t)1 << 20)      /* out of order by so much at most */
 #define THREADS 8                     /* pieces read at the same time */
@@ -60,6 +61,7 @@ struct stream {
 struct readahead {
     struct cg_image *base; /* owns a reference */
     uint64_t size;
+    unsigned pieces_max; /* kept for a stream, ahead and behind */
     struct cg_pool *pool;
     pthread_mutex_t lock;
     pthread_cond_t loaded;
@@ -111,7 +113,7 @@ static bool recycle_locked(struct stream *s)
 /* Begins to read a piece for a stream.  False if there is no place for it. */
 static bool begin_piece_locked(struct readahead *ra, struct stream *s, uint64_t off, uint64_t end)
 {
-    if (s->pieces == PIECES && !recycle_locked(s))
+    if (s->pieces == ra->pieces_max && !recycle_locked(s))
         return false;
     struct piece *p = calloc(1, sizeof *p);
     if (!p)
@@ -492,7 +494,8 @@ static const struct cg_image_ops readahead_ops = {
     .close = readahead_close,
 };
 
-int cg_readahead_open(struct cg_image *base, struct cg_image **ret_image, struct cg_error *err)
+int cg_readahead_open(struct cg_image *base, uint64_t keep, struct cg_image **ret_image,
+                      struct cg_error *err)
 {
     struct readahead *ra = calloc(1, sizeof *ra);
     struct cg_image *image = NULL;
@@ -503,6 +506,7 @@ int cg_readahead_open(struct cg_image *base, struct cg_image **ret_image, struct
     pthread_cond_init(&ra->loaded, NULL);
     ra->base = cg_image_ref(base);
     ra->size = cg_image_size(base);
+    ra->pieces_max = (unsigned)((AHEAD + cg_min(keep, CG_READAHEAD_KEEP_MAX)) / PIECE);
     ra->has_map = cg_image_cheap_extents(base);
     ra->pool = cg_pool_new(THREADS, TASKS);
     if (ra->pool)

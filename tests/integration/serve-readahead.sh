@@ -93,6 +93,38 @@ stop "$serve_pid"
 stop $other
 rm other.sock
 
+# Where zeros are looked for as well, nothing is fetched twice by a client that asks about ten objects
+# of 4 MiB and then reads them, as librbd does.
+serve_disk --filter=noextents
+start_serve "$tmp/nbd.sock" --read-only --detect-zeros
+: >"$tmp/requests"
+nbd_python - "$(uri "$tmp/nbd.sock" volumes/acme/other)" <<'PY'
+import sys, nbd
+h = nbd.NBD()
+h.add_meta_context("base:allocation")
+h.connect_uri(sys.argv[1])
+disk = open("disk", "rb").read()
+size, zeros = 4 << 20, 0
+def told(context, off, entries, error):
+    global at, zeros
+    for length, flags in zip(entries[::2], entries[1::2]):
+        zeros += length if flags & nbd.STATE_ZERO else 0
+        at += length
+for base in range(0, len(disk), 10 * size):
+    end = min(base + 10 * size, len(disk))
+    at = base
+    while at < end:
+        h.block_status(min(size - at % size, end - at), at, told)
+    for off in range(base, end, 1 << 20):
+        assert h.pread(1 << 20, off) == disk[off:off + (1 << 20)]
+assert zeros == 32 << 20, zeros
+PY
+eval "$(requests)"
+[ $bytes -lt $((68 << 20)) ] || fail "$bytes bytes were fetched to look for zeros and to read"
+stop "$serve_pid"
+stop $other
+rm other.sock
+
 # A server that fails at one place, and tells of no holes: who reads that place gets the error.
 serve_disk "--filter=noextents --filter=error" \
     error-pread=EIO error-pread-rate=100% error-file="$tmp/fail"

@@ -117,7 +117,7 @@ static struct cg_image *open_far(struct far *f, uint64_t size, const struct cg_e
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->changed, NULL);
     base = cg_image_new(extents ? &far_ops_with_extents : &far_ops, f, true);
-    assert_int_equal(cg_readahead_open(base, &ahead, &err), 0);
+    assert_int_equal(cg_readahead_open(base, 8 * MIB, &ahead, &err), 0);
     return ahead;
 }
 
