@@ -152,6 +152,23 @@ void cg_io_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 /* Reading and writing */
 
+/* Reads where it must be copied. */
+static void read_copy(fuse_req_t req, struct cg_open *open, size_t len, uint64_t off)
+{
+    void *buf = thread_buffer(len);
+    struct cg_error err;
+
+    if (!buf) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    int r = cg_image_pread(open->image, buf, len, off, &err);
+    if (r < 0)
+        cg_ops_fail(req, r, &err, "read", open->path);
+    else
+        fuse_reply_buf(req, buf, len);
+}
+
 void cg_io_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
     struct cg_open *open = open_of(fi);
@@ -164,16 +181,16 @@ void cg_io_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
         return;
     }
     size_t len = (size_t)cg_min(size, end - start);
-    void *buf = thread_buffer(len);
-    if (!buf) {
-        fuse_reply_err(req, ENOMEM);
-        return;
-    }
-    int r = cg_image_pread(open->image, buf, len, start, &err);
-    if (r < 0)
+    struct cg_loan loan;
+    int r = cg_image_borrow(open->image, len, start, &loan, &err);
+    if (r == -ENOTSUP) {
+        read_copy(req, open, len, start);
+    } else if (r < 0) {
         cg_ops_fail(req, r, &err, "read", open->path);
-    else
-        fuse_reply_buf(req, buf, len);
+    } else {
+        fuse_reply_buf(req, loan.buf, len);
+        cg_image_give_back(open->image, &loan);
+    }
 }
 
 /* As on a block device: what fits is written, behind the end there's no space. */

@@ -99,9 +99,10 @@ static int read_chunks(struct point_image *p, uint8_t *to, size_t len, uint64_t 
     return 0;
 }
 
-static int point_pread(void *self, void *buf, size_t len, uint64_t off, struct cg_error *err)
+/* Before a read (p->reading is one less after it): begins to load what it needs at the same time,
+ * and what comes behind it. */
+static void begin_read(struct point_image *p, size_t len, uint64_t off)
 {
-    struct point_image *p = self;
     uint64_t first = off / CG_CHUNK_SIZE, last = (off + len - 1) / CG_CHUNK_SIZE;
     bool alone = atomic_fetch_add(&p->reading, 1) == 0;
 
@@ -110,9 +111,47 @@ static int point_pread(void *self, void *buf, size_t len, uint64_t off, struct c
      * the cache before its turn. */
     if (goes_on(p, len, off) && (len < CG_CHUNK_SIZE || alone))
         read_ahead(p, last + 1, AHEAD);
+}
+
+static int point_pread(void *self, void *buf, size_t len, uint64_t off, struct cg_error *err)
+{
+    struct point_image *p = self;
+
+    begin_read(p, len, off);
     int r = read_chunks(p, buf, len, off, err);
     atomic_fetch_sub(&p->reading, 1);
     return r;
+}
+
+static int point_borrow(void *self, size_t len, uint64_t off, struct cg_loan *ret,
+                        struct cg_error *err)
+{
+    struct point_image *p = self;
+    uint32_t in = (uint32_t)(off % CG_CHUNK_SIZE);
+    struct cg_cached *entry;
+    struct cg_ref ref;
+
+    if (len > CG_CHUNK_SIZE - in)
+        return -ENOTSUP;
+    int r = cg_project_chunk(p->project, p->point, off / CG_CHUNK_SIZE, &ref, err);
+    if (r < 0)
+        return r;
+    if (cg_ref_is_zero(&ref))
+        return -ENOTSUP;
+    begin_read(p, len, off);
+    r = cg_project_cached(p->project, CG_OBJECT_CHUNK, &ref, &entry, err);
+    atomic_fetch_sub(&p->reading, 1);
+    if (r < 0)
+        return r;
+    *ret = (struct cg_loan){ cg_cached_data(entry) + in, entry };
+    return 0;
+}
+
+static void point_give_back(void *self, struct cg_loan *loan)
+{
+    struct point_image *p = self;
+
+    cg_cache_release(cg_repository_cache(p->repo), loan->opaque);
 }
 
 static int point_extents(void *self, struct cg_extents *e, struct cg_error *err)
@@ -183,6 +222,8 @@ static void point_close(void *self)
 static const struct cg_image_ops point_ops = {
     .name = "point",
     .pread = point_pread,
+    .borrow = point_borrow,
+    .give_back = point_give_back,
     .extents = point_extents,
     .size = point_size,
     .original_size = point_original_size,

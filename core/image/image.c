@@ -80,6 +80,22 @@ int cg_image_pread(struct cg_image *image, void *buf, size_t len, uint64_t off,
     return image->ops->pread(image->self, buf, len, off, err);
 }
 
+int cg_image_borrow(struct cg_image *image, size_t len, uint64_t off, struct cg_loan *ret,
+                    struct cg_error *err)
+{
+    int r = check_range(image, len, off, EINVAL, err);
+
+    if (r < 0)
+        return r;
+    return image->ops->borrow && len > 0 ? image->ops->borrow(image->self, len, off, ret, err)
+                                         : -ENOTSUP;
+}
+
+void cg_image_give_back(struct cg_image *image, struct cg_loan *loan)
+{
+    image->ops->give_back(image->self, loan);
+}
+
 int cg_image_pwrite(struct cg_image *image, const void *buf, size_t len, uint64_t off,
                     unsigned flags, struct cg_error *err)
 {

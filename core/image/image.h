@@ -65,10 +65,19 @@ struct cg_block_size {
     uint32_t minimum, preferred, maximum;
 };
 
+/* Bytes of an image where they lie in memory, unchanged until they are given back. */
+struct cg_loan {
+    const void *buf;
+    void *opaque; /* the backend's */
+};
+
 struct cg_image_ops {
     const char *name;
     /* Reads exactly len bytes. */
     int (*pread)(void *self, void *buf, size_t len, uint64_t off, struct cg_error *err);
+    /* Lends exactly len bytes; -ENOTSUP: they don't lie together, read them.  NULL, both: never. */
+    int (*borrow)(void *self, size_t len, uint64_t off, struct cg_loan *ret, struct cg_error *err);
+    void (*give_back)(void *self, struct cg_loan *loan);
     /* NULL: the image is read-only.  flags: CG_FUA, and CG_BULK, which may be ignored. */
     int (*pwrite)(void *self, const void *buf, size_t len, uint64_t off, unsigned flags,
                   struct cg_error *err);
@@ -118,6 +127,11 @@ void cg_image_cleanup(struct cg_image **image); /* for CG_CLEANUP */
  * devices say it.  -EROFS: the image is read-only.  A length of 0 does nothing. */
 int cg_image_pread(struct cg_image *image, void *buf, size_t len, uint64_t off,
                    struct cg_error *err);
+/* As a read without the copy, for who only passes the bytes on; -ENOTSUP without a message: read
+ * them.  What was lent is given back, soon. */
+int cg_image_borrow(struct cg_image *image, size_t len, uint64_t off, struct cg_loan *ret,
+                    struct cg_error *err);
+void cg_image_give_back(struct cg_image *image, struct cg_loan *loan);
 int cg_image_pwrite(struct cg_image *image, const void *buf, size_t len, uint64_t off,
                     unsigned flags, struct cg_error *err);
 int cg_image_flush(struct cg_image *image, struct cg_error *err);

@@ -20,6 +20,19 @@ static int window_pread(void *self, void *buf, size_t len, uint64_t off, struct 
     return cg_image_pread(w->base, buf, len, w->off + off, err);
 }
 
+static int window_borrow(void *self, size_t len, uint64_t off, struct cg_loan *ret,
+                         struct cg_error *err)
+{
+    struct window *w = self;
+    return cg_image_borrow(w->base, len, w->off + off, ret, err);
+}
+
+static void window_give_back(void *self, struct cg_loan *loan)
+{
+    struct window *w = self;
+    cg_image_give_back(w->base, loan);
+}
+
 static int window_pwrite(void *self, const void *buf, size_t len, uint64_t off, unsigned flags,
                          struct cg_error *err)
 {
@@ -95,6 +108,8 @@ static void window_close(void *self)
 static const struct cg_image_ops window_ops = {
     .name = "window",
     .pread = window_pread,
+    .borrow = window_borrow,
+    .give_back = window_give_back,
     .pwrite = window_pwrite,
     .flush = window_flush,
     .trim = window_trim,

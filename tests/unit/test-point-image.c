@@ -1,11 +1,13 @@
 /* Points as images: what a reader makes the cache load. */
 #include "config.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
+#include "core/image/window.h"
 #include "tests/unit/backup-lab.h"
 #include "tests/unit/cmocka-all.h"
 
@@ -126,12 +128,58 @@ static void test_request_of_many_chunks(void **state)
     wait_for_loads(lab, before + 7);
 }
 
+static void same_as_read(struct cg_image *image, size_t len, uint64_t off)
+{
+    CG_CLEANUP(cg_free) void *buf = malloc(len);
+    struct cg_loan loan;
+    struct cg_error err;
+
+    assert_non_null(buf);
+    assert_int_equal(cg_image_borrow(image, len, off, &loan, &err), 0);
+    assert_int_equal(cg_image_pread(image, buf, len, off, &err), 0);
+    assert_memory_equal(loan.buf, buf, len);
+    cg_image_give_back(image, &loan);
+}
+
+/* What is lent is what is read; what doesn't lie together isn't lent. */
+static void test_loans(void **state)
+{
+    struct lab *lab = *state;
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *window = NULL;
+    struct cg_backup_result result;
+    struct cg_error err;
+    struct cg_loan loan;
+
+    fake_space_add(lab->fake, "disk", 4 * CG_CHUNK_SIZE + 4096);
+    lab_write(lab, "disk", 2 * CG_CHUNK_SIZE, 0, 1);
+    lab_write(lab, "disk", 4096, 4 * CG_CHUNK_SIZE, 2);
+    lab_backup(lab, "disk", "acme", "disk", &result);
+    lab_reopen(lab);
+    image = lab_open(lab, result.point);
+    same_as_read(image, CG_CHUNK_SIZE, 0);
+    same_as_read(image, 1, CG_CHUNK_SIZE - 1);
+    same_as_read(image, 1 << 20, CG_CHUNK_SIZE + (1 << 20));
+    same_as_read(image, 4096, 4 * CG_CHUNK_SIZE);
+    assert_int_equal(cg_image_borrow(image, 2, CG_CHUNK_SIZE - 1, &loan, &err), -ENOTSUP);
+    assert_int_equal(cg_image_borrow(image, 4096, 2 * CG_CHUNK_SIZE, &loan, &err), -ENOTSUP);
+    assert_int_equal(cg_image_borrow(image, 4097, 4 * CG_CHUNK_SIZE, &loan, &err), -EINVAL);
+    assert_int_equal(cg_window_open(image, 1 << 20, CG_CHUNK_SIZE, &window, &err), 0);
+    same_as_read(window, 3 << 20, 0);
+    assert_int_equal(cg_image_borrow(window, 4096, (3 << 20) - 512, &loan, &err), -ENOTSUP);
+    assert_int_equal(cg_image_borrow(window, 512, CG_CHUNK_SIZE, &loan, &err), -EINVAL);
+    cg_image_unref(image);
+    image = lab_open(lab, "volumes/acme/disk"); /* it never lends */
+    assert_int_equal(cg_image_borrow(image, 512, 0, &loan, &err), -ENOTSUP);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_whole_chunks, lab_setup_empty, lab_teardown),
         cmocka_unit_test_setup_teardown(test_one_after_the_other, lab_setup_empty, lab_teardown),
         cmocka_unit_test_setup_teardown(test_two_readers, lab_setup_empty, lab_teardown),
+        cmocka_unit_test_setup_teardown(test_loans, lab_setup_empty, lab_teardown),
         cmocka_unit_test_setup_teardown(test_request_of_many_chunks, lab_setup_empty, lab_teardown),
     };
 
