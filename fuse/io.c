@@ -188,8 +188,11 @@ void cg_io_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
     } else if (r < 0) {
         cg_ops_fail(req, r, &err, "read", open->path);
     } else {
+        /* With the answer the file may be closed. */
+        struct cg_image *image = cg_image_ref(open->image);
         fuse_reply_buf(req, loan.buf, len);
-        cg_image_give_back(open->image, &loan);
+        cg_image_give_back(image, &loan);
+        cg_image_unref(image);
     }
 }
 

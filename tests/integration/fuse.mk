@@ -1,6 +1,7 @@
 fuse_tests = \
 	tests/integration/fuse-filesystems.sh \
 	tests/integration/fuse-holes.sh \
+	tests/integration/fuse-interrupted.sh \
 	tests/integration/fuse-kill.sh \
 	tests/integration/fuse-mounting.sh \
 	tests/integration/fuse-requests.sh \
