@@ -10,6 +10,7 @@
 #include "core/image/nbd.h"
 #include "core/jobs/migrate_spec.h"
 
+#define OBJECT (4 << 20) /* bytes, as new images have them */
 #define SAMPLES 16
 #define SAMPLE 4096 /* bytes */
 
@@ -34,6 +35,27 @@ int cli_migrate_size(struct cli *cli, const struct cg_migration_record *record, 
     int r = open_own(cli, text, &image);
     if (r == 0)
         *ret = cg_image_size(image);
+    return r;
+}
+
+int cli_migrate_check_sizes(struct cli *cli, const struct cg_migration_record *record)
+{
+    int r = 0;
+
+    if (strcmp(record->stream, "file") || record->count < 2)
+        return 0;
+    for (size_t i = 0; r == 0 && i < record->count; i++) {
+        const struct cg_migration_image *v = &record->image[i];
+        CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+        r = open_own(cli, v->name, &image);
+        if (r == 0 && cg_image_size(image) % OBJECT)
+            r = cg_error_say(
+                &cli->err, EINVAL,
+                "%s%s%s has %" PRIu64
+                " bytes, and this librbd can't take snapshots along whose size isn't a multiple of "
+                "4 MiB: leave --snapshots out, or back it up and migrate the history",
+                record->source, v->snapshot[0] ? "@" : "", v->snapshot, cg_image_size(image));
+    }
     return r;
 }
 

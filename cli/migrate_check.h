@@ -8,6 +8,10 @@
 /* The size of the new image's content, bytes. */
 int cli_migrate_size(struct cli *cli, const struct cg_migration_record *record, uint64_t *ret);
 
+/* Refuses what librbd is known to fail with: before 19.2.3, which knows files only, writes to an
+ * image that came with snapshots fail if a size isn't a multiple of the object size. */
+int cli_migrate_check_sizes(struct cli *cli, const struct cg_migration_record *record);
+
 /* Connects to the record's address as others will, and compares each image's size and samples of
  * its content with the root's own. */
 int cli_migrate_check(struct cli *cli, const struct cg_migration_record *record);

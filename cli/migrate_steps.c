@@ -223,6 +223,8 @@ static int make_image(struct cli_migration *mi, const struct cli_migrate_options
     if (r == 0)
         r = cli_migrate_size(mi->cli, record, &record->size);
     if (r == 0)
+        r = cli_migrate_check_sizes(mi->cli, record);
+    if (r == 0)
         r = cg_migration_save(mi->m, err);
     if (r == 0 && record->own)
         r = cli_migrate_server_start(mi->cli, mi->m);

@@ -28,6 +28,19 @@ done
 move ./full.raw full.raw
 rbd rm --no-progress moved
 
+# Sizes that aren't whole objects.
+cp --sparse=always sparse.raw odd.raw
+truncate -s $((63 << 20 | 1536)) odd.raw # 1 MiB of noise and a piece is in the last object
+move ./odd.raw odd.raw
+rbd rm --no-progress moved
+for size in 512 4194304 4194816 1049088; do
+    head -c $size /dev/urandom >small.raw
+    start_moving ./small.raw small.raw
+    cowgate migrate execute rbd/rbd/moved
+    end_moving
+    rbd rm --no-progress moved
+done
+
 # qcow2
 qemu-img convert -O qcow2 sparse.raw disk.qcow2
 qemu-nbd --socket="$tmp/qcow2.sock" --read-only --persistent --shared=0 --format=qcow2 disk.qcow2 2>qemu-nbd.log &
