@@ -283,7 +283,8 @@ static void look(void *opaque)
         s->map = map;
         map = (struct cg_extents){ .count = 0 };
         s->looking = false;
-        begin_locked(ra, s);
+        if (may_begin_locked(ra, s)) /* others may have begun meanwhile */
+            begin_locked(ra, s);
     }
     cg_extents_clear(&map);
     free(q);

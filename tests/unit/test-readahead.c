@@ -69,6 +69,10 @@ static int far_extents(void *self, struct cg_extents *e, struct cg_error *err)
     struct far *f = self;
     int r = 0;
 
+    pthread_mutex_lock(&f->lock);
+    while (f->hold && !pthread_equal(pthread_self(), f->tester))
+        pthread_cond_wait(&f->changed, &f->lock);
+    pthread_mutex_unlock(&f->lock);
     for (const struct cg_extent *x = f->extents; r == 0 && !cg_extents_full(e); x++)
         r = cg_extents_to(e, x->off + x->len, x->type, err);
     return r;
@@ -327,6 +331,29 @@ static void test_holes(void **state)
     close_far(&f, image);
 }
 
+/* More readers than are read ahead for, of all of whom it's asked at the same time where there is
+ * data. */
+static void test_many_questions(void **state)
+{
+    (void)state;
+    static struct far f;
+    static const struct cg_extent extents[] = { { 0, UINT64_C(4) << 30, CG_DATA } };
+    struct cg_image *image = open_far(&f, UINT64_C(4) << 30, extents);
+
+    hold(&f, true);
+    for (uint64_t i = 0; i < 16; i++)
+        read_range(image, i * 100 * MIB, i * 100 * MIB + MIB, 512 << 10);
+    assert_int_equal(f.direct, 32);
+    hold(&f, false);
+    pthread_mutex_lock(&f.lock);
+    while (f.by_others < 4)
+        pthread_cond_wait(&f.changed, &f.lock);
+    pthread_mutex_unlock(&f.lock);
+    for (uint64_t i = 0; i < 40; i++)
+        read_range(image, i * 100 * MIB, i * 100 * MIB + 2 * MIB, 512 << 10);
+    close_far(&f, image);
+}
+
 struct reader {
     struct cg_image *image;
     unsigned number;
@@ -407,11 +434,12 @@ static void test_busy(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sequential),   cmocka_unit_test(test_parallel),
-        cmocka_unit_test(test_random),       cmocka_unit_test(test_two_streams),
-        cmocka_unit_test(test_many_streams), cmocka_unit_test(test_jitter),
-        cmocka_unit_test(test_failure),      cmocka_unit_test(test_holes),
-        cmocka_unit_test(test_concurrent),   cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_sequential),     cmocka_unit_test(test_parallel),
+        cmocka_unit_test(test_random),         cmocka_unit_test(test_two_streams),
+        cmocka_unit_test(test_many_streams),   cmocka_unit_test(test_jitter),
+        cmocka_unit_test(test_failure),        cmocka_unit_test(test_holes),
+        cmocka_unit_test(test_concurrent),     cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_many_questions),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
