@@ -315,14 +315,12 @@ static void undo(struct cli_migration *mi)
 static int going_on(struct cli_migration *mi, struct cg_migration_status *ret)
 {
     const struct cg_migration_record *record = &mi->m->record;
-    bool aborting = record->phase == CG_MIGRATION_ABORTING;
 
-    if (record->phase == CG_MIGRATION_COMMITTING || aborting)
+    if (record->phase == CG_MIGRATION_ABORTING)
         return cg_error_say(&mi->cli->err, EBUSY,
-                            "the migration into %s was being %s: say 'cowgate migrate %s %s' to "
-                            "end that",
-                            record->target, aborting ? "aborted" : "committed",
-                            aborting ? "abort" : "commit", record->target);
+                            "the migration into %s was being aborted: say 'cowgate migrate abort "
+                            "%s' to end that",
+                            record->target, record->target);
     int r = look(mi, ret);
     if (is_gone(r))
         return cg_error_prefix(&mi->cli->err, r,
@@ -476,13 +474,13 @@ int cli_migration_abort(struct cli_migration *mi)
     struct cg_error *err = &mi->cli->err;
     struct cg_migration_status status;
 
-    if (record->phase == CG_MIGRATION_COMMITTING)
-        return cg_error_say(err, EINVAL, "%s is being committed: say 'cowgate migrate commit %s'",
-                            record->target, record->target);
     int r = look(mi, &status);
     bool gone = is_gone(r);
     if (r < 0 && !gone)
         return r;
+    if (!gone && record->phase == CG_MIGRATION_COMMITTING)
+        return cg_error_say(err, EINVAL, "%s is being committed: say 'cowgate migrate commit %s'",
+                            record->target, record->target);
     if (!gone && status.state == CG_MIGRATION_NONE && record->phase == CG_MIGRATION_READY)
         return cg_error_say(err, EINVAL,
                             "%s was committed, not by this root: say 'cowgate migrate commit %s'",

@@ -17,6 +17,7 @@ core_rbd_cowgate_rbd_la_SOURCES = \
 	core/rbd/mark_key.c core/rbd/mark_key.h \
 	core/rbd/marks.c core/rbd/marks.h \
 	core/rbd/migration.c \
+	core/rbd/migration_header.c core/rbd/migration_header.h \
 	core/rbd/moment.c \
 	core/rbd/policy.c core/rbd/policy.h \
 	core/rbd/opens.c \

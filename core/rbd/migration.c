@@ -5,10 +5,11 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/cleanup.h"
+#include "core/base/bytes.h"
+#include "core/rbd/migration_header.h"
 #include "core/rbd/rbd.h"
 
 /* A stream that can't be there: a librbd that knows its kind fails to reach it, one that doesn't
@@ -79,6 +80,55 @@ static int stepped(uint64_t done, uint64_t total, void *opaque)
     return s->cancelled ? -ECANCELED : 0;
 }
 
+/* The id of an image, which the object rbd_id.NAME has as its content.  librbd can't be asked: it
+ * opens no image whose stream can't be reached, and says -ENOENT as of one that isn't there. */
+static int find_id(const struct cg_rbd_place *p, char ret[static CG_ID_MAX + 1],
+                   struct cg_error *err)
+{
+    char object[sizeof p->image + 16];
+    uint8_t text[4 + CG_ID_MAX];
+
+    snprintf(object, sizeof object, "rbd_id.%s", p->image);
+    int r = rados_read(p->io, object, (char *)text, sizeof text, 0);
+    if (r == -ENOENT)
+        return cg_error_say(err, ENOENT, "there is no %s", p->text);
+    if (r < 0)
+        return cg_rbd_failed(r, err, "look for %s", p->text);
+    uint32_t len = r < 4 ? 0 : cg_le32(text);
+    if (len == 0 || len > (uint32_t)r - 4)
+        return cg_error_say(err, EIO, "look for %s: the object %s is damaged", p->text, object);
+    snprintf(ret, CG_ID_MAX + 1, "%.*s", (int)len, (char *)text + 4);
+    return 0;
+}
+
+/* Half an image, without a header, is what whoever died at making or removing one leaves. */
+static int has_header(const struct cg_rbd_place *p, const char *id, bool *ret, struct cg_error *err)
+{
+    char object[CG_ID_MAX + 16];
+    uint64_t size;
+    time_t time;
+
+    snprintf(object, sizeof object, "rbd_header.%s", id);
+    int r = rados_stat(p->io, object, &size, &time);
+    *ret = r == 0;
+    return r < 0 && r != -ENOENT ? cg_rbd_failed(r, err, "look for %s", p->text) : 0;
+}
+
+/* Also what is only half there. */
+static int remove_target(const struct cg_rbd_place *p, struct stepping *s, struct cg_error *err)
+{
+    char id[CG_ID_MAX + 1];
+    bool header;
+
+    int r = find_id(p, id, err);
+    if (r == 0)
+        r = has_header(p, id, &header, err);
+    if (r < 0)
+        return r;
+    return header ? rbd_migration_abort_with_progress(p->io, p->image, stepped, s)
+                  : rbd_remove(p->io, p->image);
+}
+
 /* Objects of zeros go.  Never before the commit: what is missing would be read from the stream
  * again. */
 static int sparsify(struct cg_rbd *rbd, const struct cg_name *name, struct stepping *s,
@@ -110,7 +160,7 @@ int cg_rbd_migrate_step(void *self, const struct cg_name *name, enum cg_migratio
     else if (step == CG_MIGRATION_COMMIT)
         r = rbd_migration_commit_with_progress(p.io, p.image, stepped, &s);
     else
-        r = rbd_migration_abort_with_progress(p.io, p.image, stepped, &s);
+        r = remove_target(&p, &s, err);
     if (r < 0 && s.cancelled)
         return cg_error_say(err, ECANCELED, "%s %s: interrupted", verbs[step], p.text);
     if (r == -EBUSY)
@@ -121,7 +171,7 @@ int cg_rbd_migrate_step(void *self, const struct cg_name *name, enum cg_migratio
     return r < 0 ? cg_rbd_failed(r, err, "%s %s", verbs[step], p.text) : 0;
 }
 
-static enum cg_migration_state state_of(rbd_image_migration_state_t state)
+static enum cg_migration_state state_of(uint8_t state)
 {
     switch (state) {
     case RBD_IMAGE_MIGRATION_STATE_PREPARED:
@@ -135,62 +185,61 @@ static enum cg_migration_state state_of(rbd_image_migration_state_t state)
     }
 }
 
-/* Whether an image is filled from spec.  librbd tells that only of one that it can open, for which
- * the stream must be there; the image's header says it always: the answer of its class to
- * migration_get has the spec in it, in json_spirit's compact form, keys sorted. */
-static int compare_spec(const struct cg_rbd_place *p, const char *id, const char *spec,
-                        bool *ret_same, struct cg_error *err)
+/* Asks the image's header, which has to be there.  -ENOENT: it isn't migrating. */
+static int ask_header(const struct cg_rbd_place *p, const char *id, const char *spec,
+                      struct cg_migration_status *ret, struct cg_error *err)
 {
-    const size_t snapshots = 1 << 20; /* far more than an image can have */
-    size_t size = strlen(spec) + snapshots;
-    CG_CLEANUP(cg_free) char *answer = malloc(size);
-    char object[64 + CG_ID_MAX];
+    rados_read_op_t op = rados_create_read_op();
+    struct cg_rbd_migration m = { 0 };
+    char object[CG_ID_MAX + 16], *answer = NULL;
+    size_t len = 0;
+    int result = 0;
 
-    if (!answer)
-        return cg_error_set(err, ENOMEM, "ask for the migration of %s", p->text);
     snprintf(object, sizeof object, "rbd_header.%s", id);
-    int r = rados_exec(p->io, object, "rbd", "migration_get", "", 0, answer, size);
+    rados_read_op_exec(op, "rbd", "migration_get", "", 0, &answer, &len, &result);
+    int r = rados_read_op_operate(op, p->io, object, 0);
+    bool decoded = r == 0 && result == 0 && cg_rbd_migration_decode(answer, len, &m);
+    if (decoded) {
+        ret->state = state_of(m.state);
+        ret->same =
+            spec && m.target && strlen(spec) == m.spec_len && memcmp(spec, m.spec, m.spec_len) == 0;
+        snprintf(ret->description, sizeof ret->description, "%.*s", (int)m.description_len,
+                 m.description);
+    }
+    rados_buffer_free(answer);
+    rados_release_read_op(op);
+    r = r < 0 ? r : result;
+    if (r == -ENOENT || r == -EINVAL) /* the class says either */
+        return -ENOENT;
     if (r < 0)
         return cg_rbd_failed(r, err, "ask for the migration of %s", p->text);
-    *ret_same = memmem(answer, (size_t)r, spec, strlen(spec)) != NULL;
-    return 0;
-}
-
-/* The id of an image that can be opened. */
-static int find_id(struct cg_rbd *rbd, const struct cg_name *name, char ret[static CG_ID_MAX + 1],
-                   struct cg_error *err)
-{
-    CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
-    int r = cg_rbd_open_once(rbd, name, false, &im, err);
-
-    if (r < 0)
-        return r;
-    r = rbd_get_id(cg_rbd_image_handle(im), ret, CG_ID_MAX + 1);
-    return r < 0 ? cg_rbd_image_failed(im, r, "identify", err) : 0;
+    return decoded ? 0
+                   : cg_error_say(err, EPROTO, "what %s says of its migration is unknown here",
+                                  p->text);
 }
 
 int cg_rbd_migrate_status(void *self, const struct cg_name *name, const char *spec,
                           struct cg_migration_status *ret, struct cg_error *err)
 {
-    rbd_image_migration_status_t status;
+    struct cg_migration_status status = { .state = CG_MIGRATION_NONE };
     struct cg_rbd_place p;
-    int r = cg_rbd_place_head(self, name, "ask for the migration of", &p, err);
+    bool header;
 
+    int r = cg_rbd_place_to_look(self, name, &p, err);
+    if (r == 0)
+        r = find_id(&p, status.image_id, err);
+    if (r == 0)
+        r = has_header(&p, status.image_id, &header, err);
     if (r < 0)
         return r;
-    *ret = (struct cg_migration_status){ .state = CG_MIGRATION_NONE };
-    r = rbd_migration_status(p.io, p.image, &status, sizeof status);
-    if (r == -ENOENT)
-        return cg_error_say(err, ENOENT, "there is no %s", p.text);
-    if (r == -EINVAL) /* what librbd says of an image that isn't migrating */
-        return find_id(self, name, ret->image_id, err);
-    if (r < 0)
-        return cg_rbd_failed(r, err, "ask for the migration of %s", p.text);
-    ret->state = state_of(status.state);
-    snprintf(ret->image_id, sizeof ret->image_id, "%s",
-             status.dest_image_id ? status.dest_image_id : "");
-    snprintf(ret->description, sizeof ret->description, "%s",
-             status.state_description ? status.state_description : "");
-    rbd_migration_status_cleanup(&status);
-    return spec ? compare_spec(&p, ret->image_id, spec, &ret->same, err) : 0;
+    if (!header) {
+        status.state = CG_MIGRATION_UNSETTLED;
+        status.same = true;
+    } else {
+        r = ask_header(&p, status.image_id, spec, &status, err);
+    }
+    if (r < 0 && r != -ENOENT)
+        return r;
+    *ret = status;
+    return 0;
 }

@@ -13,6 +13,8 @@ rbd_scripts = \
 	tests/integration/rbd-main.sh \
 	tests/integration/rbd-migrate-clusters.sh \
 	tests/integration/rbd-migrate-history.sh \
+	tests/integration/rbd-migrate-faults.sh \
+	tests/integration/rbd-migrate-kill.sh \
 	tests/integration/rbd-migrate-luks.sh \
 	tests/integration/rbd-migrate-snapshots.sh \
 	tests/integration/rbd-migrate-sources.sh \
