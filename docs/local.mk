@@ -1,5 +1,5 @@
 # Man pages are written in POD beside what they document.
-EXTRA_DIST += docs/cowgate.pod docs/format-repository.md docs/format-volumes.md docs/history-qcow2.md
+EXTRA_DIST += docs/cowgate.pod docs/format-repository.md docs/format-volumes.md docs/history-qcow2.md docs/migration.md
 
 if HAVE_POD2MAN
 man_MANS += docs/cowgate.1

@@ -23,6 +23,7 @@ rbd_scripts = \
 	tests/integration/rbd-outage.sh \
 	tests/integration/rbd-readahead.sh \
 	tests/integration/rbd-restore-live.sh \
+	tests/integration/rbd-readme.sh \
 	tests/integration/rbd-restore.sh \
 	tests/integration/rbd-settings.sh
 if WITH_RBD
