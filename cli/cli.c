@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "cli/cli.h"
 #include "core/base/array.h"
@@ -161,4 +162,9 @@ void cli_time_text(char ret[static CLI_TIME_TEXT], time_t time)
         strcpy(ret, "-");
     else
         strftime(ret, CLI_TIME_TEXT, "%Y-%m-%d %H:%M:%S", &tm);
+}
+
+void cli_give_way(void)
+{
+    setpriority(PRIO_PROCESS, 0, 19); /* threads that are started later inherit it */
 }

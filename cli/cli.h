@@ -110,6 +110,10 @@ void cli_progress_end(void);
  * gone, whoever is still in it. */
 int cli_unmount(const char *dir, bool dead, struct cg_error *err);
 
+/* Makes what this process does from here on give way to whoever else wants the processor: servers
+ * that others wait for. */
+void cli_give_way(void);
+
 /* Copies a name, path or URI into a new volume (copy.c); the progress is to be ended. */
 int cli_import_image(struct cli *cli, const char *source, const char *volume);
 

@@ -100,6 +100,7 @@ static void say_needed(struct cli *cli, const char *text, const struct live *l)
 static int fill(struct cli *cli, const char *text, struct live *l, uint64_t rate)
 {
     say_usable(cli, text, l);
+    cli_give_way();
     const struct cg_progress *p = cli_progress_begin(cli, "restore");
     int r = cg_space_flatten(l->space, &l->target, rate, p->report, p->opaque, &cli->err);
     cli_progress_end();

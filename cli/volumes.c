@@ -235,6 +235,7 @@ int cli_flatten(struct cli *cli, int argc, char **argv)
         return cli_misused("flatten", "%s", cli->err.message);
     if (cli_whole_name(cli, argv[optind], &name, &space) < 0)
         return cli_failed(cli);
+    cli_give_way();
     const struct cg_progress *p = cli_progress_begin(cli, "flatten");
     if (cg_space_flatten(space, &name, rate, p->report, p->opaque, &cli->err) < 0)
         return cli_failed(cli);

@@ -96,26 +96,39 @@ static int put(struct job *j, const uint8_t *from, size_t len, uint64_t off, str
     return 0;
 }
 
-/* Fills in what is absent of len bytes at j->next, whole blocks. */
-static int fill_piece(struct job *j, uint64_t len, struct cg_error *err)
+/* Fills in what is absent of len bytes at start, whole blocks; ahead: bytes that come after it. */
+static int fill_piece(struct job *j, uint64_t start, uint64_t len, uint64_t ahead,
+                      struct cg_error *err)
 {
-    uint64_t off, n, in_parent = cg_min(len, j->size - j->next), end = j->next + len;
-    int r = next_absent(j, j->next, len, &off, &n, err);
+    uint64_t off, n, in_parent = cg_min(len, j->size - start), end = start + len;
+    int r = next_absent(j, start, len, &off, &n, err);
 
     if (r < 0 || n == 0)
         return r;
     cg_pace_wait(&j->pace, len);
-    cg_parent_give_way(j->fill->parent);
+    if (cg_parent_give_way(j->fill->parent) && ahead && j->fill->rate == 0)
+        cg_image_prefetch(j->parent, cg_min(ahead, PIECE), end);
     memset(j->buf + in_parent, 0, len - in_parent);
-    r = cg_image_pread(j->parent, j->buf, in_parent, j->next, err);
+    r = cg_image_pread(j->parent, j->buf, in_parent, start, err);
     j->unsaved = true;
     while (r == 0 && n > 0) {
-        r = put(j, j->buf + (off - j->next), n, off, err);
+        r = put(j, j->buf + (off - start), n, off, err);
         off += n;
         if (r == 0)
             r = next_absent(j, off, end - off, &off, &n, err);
     }
     return r;
+}
+
+/* What a client has just read is in memory, and likely to be read again. */
+static int fill_recent(struct job *j, struct cg_error *err)
+{
+    uint64_t off;
+
+    if (!cg_parent_recent(j->fill->parent, &off))
+        return 0;
+    off -= off % j->piece;
+    return fill_piece(j, off, cg_min(j->piece, cg_round_up(j->size, CG_BLOCK) - off), 0, err);
 }
 
 static int fill_extent(void *opaque, const struct cg_extent *e, struct cg_error *err)
@@ -130,7 +143,9 @@ static int fill_extent(void *opaque, const struct cg_extent *e, struct cg_error 
         uint64_t len = cg_min(j->piece - j->next % j->piece, end - j->next);
         int r = report(j, err);
         if (r == 0)
-            r = fill_piece(j, len, err);
+            r = fill_recent(j, err);
+        if (r == 0)
+            r = fill_piece(j, j->next, len, end - (j->next + len), err);
         if (r != 0)
             return r;
         j->next += len;

@@ -11,14 +11,17 @@
 #include "core/base/cleanup.h"
 #include "core/volumes/parent.h"
 
+#define NOWHERE UINT64_MAX
+
 #define QUIET 2     /* ms without a client's read after which they make a pause */
 #define PATIENCE 50 /* ms that one gives way for at most */
 
 struct cg_parent {
     atomic_uint refs;
-    atomic_uint reading; /* clients' reads under way */
-    atomic_uint reads;   /* those that have ended */
-    unsigned way_given;  /* reads, when way was given last; of the one who fills */
+    atomic_uint reading;     /* clients' reads under way */
+    atomic_uint reads;       /* those that have ended */
+    _Atomic uint64_t recent; /* where one began; NOWHERE if that was asked for */
+    unsigned way_given;      /* reads, when way was given last; of the one who fills */
     struct cg_image *image;
     int lock_fd;
 };
@@ -69,6 +72,7 @@ int cg_parent_open(struct cg_volumes *space, const struct cg_volume_json *json, 
     atomic_init(&parent->refs, 1);
     atomic_init(&parent->reading, 0);
     atomic_init(&parent->reads, 0);
+    atomic_init(&parent->recent, NOWHERE);
     parent->way_given = 0;
     parent->image = image;
     parent->lock_fd = lock_fd;
@@ -102,19 +106,20 @@ int cg_parent_read(struct cg_parent *parent, void *buf, size_t len, uint64_t off
 {
     atomic_fetch_add(&parent->reading, 1);
     int r = cg_image_pread(parent->image, buf, len, off, err);
+    atomic_store(&parent->recent, off);
     atomic_fetch_add(&parent->reads, 1);
     atomic_fetch_sub(&parent->reading, 1);
     return r;
 }
 
 /* Looked at from here, so that reading costs clients nothing. */
-void cg_parent_give_way(struct cg_parent *parent)
+bool cg_parent_give_way(struct cg_parent *parent)
 {
     const struct timespec ms = { .tv_nsec = 1000000 };
     unsigned quiet = 0, seen = atomic_load(&parent->reads);
 
     if (!atomic_load(&parent->reading) && seen == parent->way_given)
-        return;
+        return true;
     for (unsigned i = 0; i < PATIENCE && quiet < QUIET; i++) {
         nanosleep(&ms, NULL);
         unsigned reads = atomic_load(&parent->reads);
@@ -122,6 +127,17 @@ void cg_parent_give_way(struct cg_parent *parent)
         seen = reads;
     }
     parent->way_given = seen;
+    return false;
+}
+
+bool cg_parent_recent(struct cg_parent *parent, uint64_t *ret_off)
+{
+    uint64_t off = atomic_exchange(&parent->recent, NOWHERE);
+
+    if (off == NOWHERE)
+        return false;
+    *ret_off = off;
+    return true;
 }
 
 bool cg_parent_unused(int dirfd)

@@ -35,8 +35,11 @@ int cg_parent_read(struct cg_parent *parent, void *buf, size_t len, uint64_t off
                    struct cg_error *err);
 
 /* Waits until no client of this process reads from the parent, but not for long: who reads it for
- * less urgent reasons makes some way all the same. */
-void cg_parent_give_way(struct cg_parent *parent);
+ * less urgent reasons makes some way all the same.  True if none has since the last call. */
+bool cg_parent_give_way(struct cg_parent *parent);
+
+/* Where a client has read last; false if none has since the last call. */
+bool cg_parent_recent(struct cg_parent *parent, uint64_t *ret_off);
 
 /* True if nobody reads through the parent that volume.json in dirfd named. */
 bool cg_parent_unused(int dirfd);
