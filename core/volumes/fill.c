@@ -188,7 +188,8 @@ static int begin(struct job *j, struct cg_error *err)
     if (r < 0)
         return r;
     cg_map_forget(f->dirfd, f->uuid, run);
-    return cg_layer_begin(j->layer, run, err);
+    r = cg_layer_begin(j->layer, run, err);
+    return r < 0 ? r : cg_layer_mark_all(j->layer, err);
 }
 
 int cg_fill(const struct cg_fill *f, struct cg_error *err)

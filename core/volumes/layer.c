@@ -230,6 +230,11 @@ int cg_layer_begin(struct cg_layer *layer, const char *run, struct cg_error *err
     return 0;
 }
 
+int cg_layer_mark_all(struct cg_layer *layer, struct cg_error *err)
+{
+    return cg_map_mark_all(layer->map, err);
+}
+
 int cg_layer_end(struct cg_layer *layer, struct cg_error *err)
 {
     if (!layer->begun)

@@ -45,6 +45,10 @@ int cg_layer_follow(struct cg_layer *layer, const char *run, bool *ret_found, st
 /* True if a writer's working map of the layer is there. */
 bool cg_layer_left(struct cg_layer *layer, const char *run);
 
+/* After cg_layer_begin: the next flush writes all states again, which somebody may have left to the
+ * kernel, or in vain, before he died or failed.  Their data is durable: states come after it. */
+int cg_layer_mark_all(struct cg_layer *layer, struct cg_error *err);
+
 /* Makes the layer writable, going on where a dead writer stopped. */
 int cg_layer_begin(struct cg_layer *layer, const char *run, struct cg_error *err);
 

@@ -397,6 +397,32 @@ static int share(struct cg_map *map, uint64_t window, struct cg_error *err)
     return 0;
 }
 
+static int mark_window(struct cg_map *map, uint64_t window, struct cg_error *err)
+{
+    const _Atomic uint64_t *words;
+    int r = look(map, window, &words, err);
+
+    if (r < 0 || !words)
+        return r;
+    r = share(map, window, err);
+    if (r < 0)
+        return r;
+    words = cg_work_map_words(map->work, window);
+    for (size_t i = 0; i < WORDS; i++)
+        if (atomic_load(&words[i]) != 0)
+            mark(map, window * CG_MAP_WINDOW_SECTORS + i / SECTOR_WORDS);
+    return 0;
+}
+
+int cg_map_mark_all(struct cg_map *map, struct cg_error *err)
+{
+    int r = 0;
+
+    for (uint64_t w = 0; r == 0 && w < map->windows; w++)
+        r = mark_window(map, w, err);
+    return r;
+}
+
 /* True in each pair of bits that is 3. */
 static uint64_t damaged_pairs(uint64_t word)
 {

@@ -41,6 +41,10 @@ int cg_map_follow(struct cg_map *map, const char *run, bool *ret_found, struct c
  * *ret_adopted: there was one, so the data file may have unflushed writes. */
 int cg_map_begin(struct cg_map *map, const char *run, bool *ret_adopted, struct cg_error *err);
 
+/* After cg_map_begin, for who goes on with what somebody wrote of whom it isn't known whether he
+ * got it onto the disk: the next flush writes all states again. */
+int cg_map_mark_all(struct cg_map *map, struct cg_error *err);
+
 /* After a flush: no more changes; removes the working map.  Nothing if begin wasn't called. */
 int cg_map_end(struct cg_map *map, struct cg_error *err);
 

@@ -238,12 +238,63 @@ static void test_opened_with_parent(void **state)
     expect_flat();
 }
 
+/* In a process of its own. */
+static void flatten_all(struct cg_space *space)
+{
+    struct cg_name c = pool_name(C);
+    struct cg_error err;
+
+    cg_space_flatten(space, &c, 0, NULL, NULL, &err);
+}
+
+static void killed_at_last_sync(struct cg_space *space)
+{
+    hook.kill_at_sync = 2; /* of the map, after the data's */
+    flatten_all(space);
+}
+
+static void expect_map_synced(void)
+{
+    hook.map_syncs = 0;
+    hook.data_written = 0;
+    assert_int_equal(flatten(NULL, NULL), 0);
+    assert_int_equal(hook.data_written, 0);
+    assert_int_not_equal(hook.map_syncs, 0);
+    assert_string_equal(pool_held(), "");
+}
+
+/* The one that filled it died when the map was written and not yet synced: who finds nothing left
+ * to fill syncs it before the parent goes. */
+static void test_killed_before_sync(void **state)
+{
+    (void)state;
+    in_killed_process(killed_at_last_sync);
+    assert_true(filled() >= SIZE);
+    expect_map_synced();
+}
+
+/* Its sync failed, so that nothing writes the map any more that isn't written again. */
+static void test_failed_sync(void **state)
+{
+    struct cg_name c = pool_name(C);
+    struct cg_error err;
+
+    (void)state;
+    hook.fail_sync = 2;
+    assert_int_equal(cg_space_flatten(pool.space, &c, 0, NULL, NULL, &err), -EIO);
+    assert_string_not_equal(pool_held(), "");
+    hook.map_written = 0;
+    expect_map_synced();
+    assert_int_not_equal(hook.map_written, 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_no_room),      TEST(test_no_room_writing),    TEST(test_left),
-        TEST(test_writer_comes), TEST(test_opened_with_parent),
+        TEST(test_writer_comes), TEST(test_opened_with_parent), TEST(test_killed_before_sync),
+        TEST(test_failed_sync),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,6 +79,8 @@ ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t off)
         }
         hook.data_written += len;
     }
+    if (is_file(fd, ".map"))
+        hook.map_written += len;
     return __real_pwrite(fd, buf, len, off);
 }
 

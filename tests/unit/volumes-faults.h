@@ -19,6 +19,7 @@ struct faults {
     unsigned map_syncs;                             /* fdatasyncs of a map, counted */
     bool fail_data_write;                           /* any to a data file */
     size_t data_written;                            /* bytes of pwrites to data files, counted */
+    size_t map_written;                             /* bytes of pwrites to maps, counted */
     unsigned act_at;                                /* the taking of a gate before which */
     unsigned act_at_link;                           /* the linkat before which it is */
     unsigned act_at_flock;                          /* the flock before which it is */
