@@ -8,6 +8,7 @@
 
 #include "cli/migrate.h"
 #include "core/base/cleanup.h"
+#include "core/base/json.h"
 
 struct live {
     struct cg_name point, target;
@@ -16,11 +17,6 @@ struct live {
     struct cg_space *space;     /* of the target */
     bool resumed;
 };
-
-static void json_cleanup(json_t **json)
-{
-    json_decref(*json);
-}
 
 static int find_point(struct cli *cli, const char *text, struct live *l)
 {
@@ -70,7 +66,7 @@ static bool goes_on(const struct live *l, const json_t *info)
 
 static int make_target(struct cli *cli, const char *text, struct live *l)
 {
-    CG_CLEANUP(json_cleanup) json_t *info = NULL;
+    CG_CLEANUP(cg_json_cleanup) json_t *info = NULL;
     int r = cg_space_info(l->space, &l->target, &info, &cli->err);
 
     if (r == -ENOENT)

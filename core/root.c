@@ -16,16 +16,12 @@
 #include "core/backups/backups.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/root.h"
 
 #define CONFIG "cowgate.json"
 #define CONFIG_MAX (1 << 20)
 #define FORMAT 1
-
-static void json_cleanup(json_t **json)
-{
-    json_decref(*json);
-}
 
 /* The place of the root when nobody says one. */
 static int default_path(char *ret, size_t size, struct cg_error *err)
@@ -111,7 +107,7 @@ static int fill_root(const char *path, const char *repository, struct cg_error *
     r = adopt_repository(repository ? repository : own, err);
     if (r < 0)
         return r;
-    CG_CLEANUP(json_cleanup)
+    CG_CLEANUP(cg_json_cleanup)
     json_t *config =
         json_pack("{s:i,s:s}", "format", FORMAT, "repository", repository ? repository : "repo");
     CG_CLEANUP(cg_free) char *text = config ? json_dumps(config, JSON_INDENT(2)) : NULL;
@@ -180,7 +176,7 @@ int cg_root_decode(const char *path, const char *text, size_t len, struct cg_roo
                    struct cg_error *err)
 {
     json_error_t where;
-    CG_CLEANUP(json_cleanup) json_t *config = json_loadb(text, len, 0, &where);
+    CG_CLEANUP(cg_json_cleanup) json_t *config = json_loadb(text, len, 0, &where);
 
     if (!config)
         return cg_error_say(err, EINVAL, "%s/" CONFIG ": line %d: %s", path, where.line,

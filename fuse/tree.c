@@ -16,6 +16,7 @@
 
 #include "core/base/array.h"
 #include "core/base/cleanup.h"
+#include "core/base/json.h"
 #include "core/base/size.h"
 #include "core/image/image.h"
 #include "fuse/tree.h"
@@ -110,11 +111,6 @@ static int directory_stat(struct cg_fs *fs, const struct cg_name *name, struct s
 
 /* Files */
 
-static void free_json(json_t **json)
-{
-    json_decref(*json);
-}
-
 /* A partition's size is known only to its table. */
 static int partition_size(struct cg_fs *fs, const struct cg_name *name, uint64_t *ret_size,
                           struct cg_error *err)
@@ -151,7 +147,7 @@ static uint64_t allocated(const json_t *info, const struct cg_name *name, uint64
 static int file_stat(struct cg_fs *fs, const struct cg_name *name, struct stat *st,
                      struct cg_error *err)
 {
-    CG_CLEANUP(free_json) json_t *info = NULL;
+    CG_CLEANUP(cg_json_cleanup) json_t *info = NULL;
     char path[CG_NAME_MAX];
     struct cg_space *space;
     uint64_t size = 0, made = 0;

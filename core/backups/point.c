@@ -13,6 +13,7 @@
 #include "core/backups/point.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
+#include "core/base/json.h"
 #include "core/base/size.h"
 
 #define FORMAT 1
@@ -21,11 +22,6 @@
 #define CHECK_KEY "\"check\": \""
 #define CHECK_LEN 8 /* digits of a CRC-32C */
 #define NO_CHECK "00000000"
-
-static void free_json(json_t **doc)
-{
-    json_decref(*doc);
-}
 
 struct cg_point *cg_point_new(void)
 {
@@ -161,7 +157,7 @@ int cg_point_encode(const struct cg_point *p, struct cg_keys *keys, char **ret_t
                     size_t *ret_len, struct cg_error *err)
 {
     uint8_t mac[CG_KEYS_MAC];
-    __attribute__((cleanup(free_json))) json_t *doc = encode_doc(p);
+    CG_CLEANUP(cg_json_cleanup) json_t *doc = encode_doc(p);
 
     char *line = doc ? json_dumps(doc, 0) : NULL;
     if (!line)
@@ -343,8 +339,7 @@ int cg_point_decode(struct cg_keys *keys, const char *project, const char *volum
     int r = check_mac(keys, text, len, line, err);
     if (r < 0)
         return r;
-    __attribute__((cleanup(free_json))) json_t *doc =
-        json_loadb(text, line, JSON_REJECT_DUPLICATES, &why);
+    CG_CLEANUP(cg_json_cleanup) json_t *doc = json_loadb(text, line, JSON_REJECT_DUPLICATES, &why);
     if (!doc)
         return bad(err, why.text);
     CG_CLEANUP(cg_point_cleanup) struct cg_point *p = cg_point_new();
@@ -382,8 +377,8 @@ int cg_point_decode_head(const char *project, const char *volume, const char *na
     if (memcmp(check + strlen(CHECK_KEY), hex, CHECK_LEN) != 0)
         return bad(err, "its head doesn't pass its check");
     int n = snprintf(head, sizeof head, "%.*s" PAGES_KEY "[]}", (int)(pages - text), text);
-    __attribute__((cleanup(free_json))) json_t *doc =
-        json_loadb(head, (size_t)n, JSON_REJECT_DUPLICATES, &why);
+    CG_CLEANUP(cg_json_cleanup)
+    json_t *doc = json_loadb(head, (size_t)n, JSON_REJECT_DUPLICATES, &why);
     if (!doc)
         return bad(err, why.text);
     CG_CLEANUP(cg_point_cleanup) struct cg_point *p = cg_point_new();

@@ -13,6 +13,7 @@
 #include "core/backups/session.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
+#include "core/base/json.h"
 #include "core/base/workers.h"
 
 /* Thread model: cg_session_store comes from many threads; known and claims are guarded by lock,
@@ -59,18 +60,14 @@ struct cg_session {
     pthread_cond_t stored; /* a claim was given up */
 };
 
-static void free_json(json_t **doc)
-{
-    json_decref(*doc);
-}
-
 /* What the session's file says: {"format", "session": {"id", "era", "pins"}}; the era is null until
  * it is known. */
 static int write_session(struct cg_session *s, json_t *pins, struct cg_error *err)
 {
     json_t *era = s->era ? json_integer(s->era) : json_null();
-    __attribute__((cleanup(free_json))) json_t *doc = json_pack(
-        "{s:i, s:{s:s, s:o, s:O}}", "format", 1, "session", "id", s->id, "era", era, "pins", pins);
+    CG_CLEANUP(cg_json_cleanup)
+    json_t *doc = json_pack("{s:i, s:{s:s, s:o, s:O}}", "format", 1, "session", "id", s->id, "era",
+                            era, "pins", pins);
     CG_CLEANUP(cg_free) char *text = doc ? json_dumps(doc, 0) : NULL;
 
     if (!text)
@@ -181,7 +178,7 @@ static int pin(struct cg_session *s, struct cg_error *err)
     int r = cg_project_volumes(s->project, choose_pin, s, err);
     if (r < 0 || !s->pinned)
         return r;
-    __attribute__((cleanup(free_json))) json_t *pins = pins_of(s);
+    CG_CLEANUP(cg_json_cleanup) json_t *pins = pins_of(s);
     if (!pins)
         return cg_error_set(err, ENOMEM, "pin points");
     r = write_session(s, pins, err);
@@ -190,7 +187,7 @@ static int pin(struct cg_session *s, struct cg_error *err)
     r = check_pins(s, &dropped, err);
     if (r < 0 || !dropped)
         return r;
-    __attribute__((cleanup(free_json))) json_t *left = pins_of(s);
+    CG_CLEANUP(cg_json_cleanup) json_t *left = pins_of(s);
     if (!left)
         return cg_error_set(err, ENOMEM, "pin points");
     return write_session(s, left, err);

@@ -6,6 +6,7 @@ core_libcowgate_base_la_SOURCES = core/space.c core/space.h \
 	core/base/cleanup.h \
 	core/base/error.c core/base/error.h \
 	core/base/files.c core/base/files.h \
+	core/base/json.h \
 	core/base/name.c core/base/name.h \
 	core/base/pace.c core/base/pace.h \
 	core/base/size.c core/base/size.h \

@@ -16,6 +16,7 @@
 #include "core/base/array.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/jobs/migration.h"
 
 #define FORMAT 1
@@ -23,11 +24,6 @@
 #define RECORD_MAX (16 << 20)
 
 static const char *const phases[] = { "preparing", "ready", "committing", "aborting" };
-
-static void json_cleanup(json_t **json)
-{
-    json_decref(*json);
-}
 
 void cg_migration_record_clear(struct cg_migration_record *record)
 {
@@ -52,17 +48,6 @@ int cg_migration_dir(const char *root, const struct cg_name *target, char ret[st
     if (snprintf(ret, PATH_MAX, "%s/migrations/%s", root, text) >= PATH_MAX)
         return cg_error_set(err, ENAMETOOLONG, "%s/migrations", root);
     return 0;
-}
-
-/* Copies the string that json has under key, which must be there and fit. */
-static bool get_text(const json_t *json, const char *key, char *ret, size_t size)
-{
-    const char *text = json_string_value(json_object_get(json, key));
-
-    if (!text || strlen(text) >= size)
-        return false;
-    strcpy(ret, text);
-    return true;
 }
 
 static int add(struct cg_migration_record *r, const char *name, const char *snapshot)
@@ -105,15 +90,15 @@ static int from_json(const json_t *json, struct cg_migration_record *ret)
     size_t i;
 
     json_int_t bytes = json_integer_value(json_object_get(json, "size"));
-    if (bytes < 0 || !get_text(json, "target", ret->target, sizeof ret->target) ||
-        !get_text(json, "source", ret->source, sizeof ret->source) ||
-        !get_text(json, "uuid", ret->uuid, sizeof ret->uuid) || !cg_uuid_valid(ret->uuid) ||
-        !get_text(json, "stream", ret->stream, sizeof ret->stream) ||
-        !get_text(json, "address", ret->address, sizeof ret->address) ||
-        !get_text(json, "listen", ret->listen, sizeof ret->listen) ||
-        !get_text(json, "certificates", ret->certificates, sizeof ret->certificates) ||
-        !get_text(json, "image_id", ret->image_id, sizeof ret->image_id) ||
-        !get_text(json, "phase", phase, sizeof phase))
+    if (bytes < 0 || !cg_json_text(json, "target", ret->target, sizeof ret->target) ||
+        !cg_json_text(json, "source", ret->source, sizeof ret->source) ||
+        !cg_json_text(json, "uuid", ret->uuid, sizeof ret->uuid) || !cg_uuid_valid(ret->uuid) ||
+        !cg_json_text(json, "stream", ret->stream, sizeof ret->stream) ||
+        !cg_json_text(json, "address", ret->address, sizeof ret->address) ||
+        !cg_json_text(json, "listen", ret->listen, sizeof ret->listen) ||
+        !cg_json_text(json, "certificates", ret->certificates, sizeof ret->certificates) ||
+        !cg_json_text(json, "image_id", ret->image_id, sizeof ret->image_id) ||
+        !cg_json_text(json, "phase", phase, sizeof phase))
         return -EINVAL;
     ret->size = (uint64_t)bytes;
     ret->snapshots = json_is_true(json_object_get(json, "snapshots"));
@@ -129,8 +114,8 @@ static int from_json(const json_t *json, struct cg_migration_record *ret)
         return -ENOMEM;
     json_array_foreach (json_object_get(json, "images"), i, v) {
         struct cg_migration_image image;
-        if (!get_text(v, "name", image.name, sizeof image.name) ||
-            !get_text(v, "snapshot", image.snapshot, sizeof image.snapshot))
+        if (!cg_json_text(v, "name", image.name, sizeof image.name) ||
+            !cg_json_text(v, "snapshot", image.snapshot, sizeof image.snapshot))
             return -EINVAL;
         if (add(ret, image.name, image.snapshot) < 0)
             return -ENOMEM;
@@ -153,11 +138,31 @@ static json_t *to_json(const struct cg_migration_record *r)
                      (json_int_t)r->size, "image_id", r->image_id, "images", images);
 }
 
+int cg_migration_record_decode(const char *text, size_t len, struct cg_migration_record *ret,
+                               struct cg_error *err)
+{
+    json_error_t where;
+    CG_CLEANUP(cg_json_cleanup) json_t *json = json_loadb(text, len, 0, &where);
+
+    memset(ret, 0, sizeof *ret);
+    if (!json)
+        return cg_error_say(err, EINVAL, "line %d: %s", where.line, where.text);
+    json_int_t format = json_integer_value(json_object_get(json, "format"));
+    if (format > FORMAT)
+        return cg_error_say(err, ENOTSUP, "it has format %lld, this cowgate knows up to %d",
+                            (long long)format, FORMAT);
+    int r = format < 1 ? -EINVAL : from_json(json, ret);
+    if (r == 0)
+        return 0;
+    cg_migration_record_clear(ret);
+    return r == -EINVAL ? cg_error_say(err, EINVAL, "it is not the record of a migration")
+                        : cg_error_set(err, -r, "read it");
+}
+
 static int read_record(const char *dir, struct cg_migration_record *ret, struct cg_error *err)
 {
     CG_CLEANUP(cg_free) char *text = NULL;
     char path[PATH_MAX];
-    json_error_t where;
     size_t len;
 
     memset(ret, 0, sizeof *ret);
@@ -166,19 +171,8 @@ static int read_record(const char *dir, struct cg_migration_record *ret, struct 
     int r = cg_file_read(AT_FDCWD, path, RECORD_MAX, &text, &len, err);
     if (r < 0)
         return r;
-    CG_CLEANUP(json_cleanup) json_t *json = json_loadb(text, len, 0, &where);
-    if (!json)
-        return cg_error_say(err, EINVAL, "%s: line %d: %s", path, where.line, where.text);
-    json_int_t format = json_integer_value(json_object_get(json, "format"));
-    if (format > FORMAT)
-        return cg_error_say(err, ENOTSUP, "%s has format %lld, this cowgate knows up to %d", path,
-                            (long long)format, FORMAT);
-    r = format < 1 ? -EINVAL : from_json(json, ret);
-    if (r == 0)
-        return 0;
-    cg_migration_record_clear(ret);
-    return r == -EINVAL ? cg_error_say(err, EINVAL, "%s is not the record of a migration", path)
-                        : cg_error_set(err, -r, "read %s", path);
+    r = cg_migration_record_decode(text, len, ret, err);
+    return r < 0 ? cg_error_prefix(err, r, "%s", path) : 0;
 }
 
 int cg_migration_read(const char *root, const struct cg_name *target,
@@ -322,7 +316,7 @@ int cg_migration_begin(const char *root, const struct cg_name *target, const cha
 
 int cg_migration_save(struct cg_migration *m, struct cg_error *err)
 {
-    CG_CLEANUP(json_cleanup) json_t *json = to_json(&m->record);
+    CG_CLEANUP(cg_json_cleanup) json_t *json = to_json(&m->record);
     CG_CLEANUP(cg_free) char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
 
     if (!text)

@@ -90,6 +90,11 @@ int cg_migration_read(const char *root, const struct cg_name *target,
                       struct cg_migration_record *ret, struct cg_error *err);
 void cg_migration_record_clear(struct cg_migration_record *record);
 
+/* Reads a record's text.  -EINVAL: it's none; -ENOTSUP: of a newer format.  The caller clears it.
+ */
+int cg_migration_record_decode(const char *text, size_t len, struct cg_migration_record *ret,
+                               struct cg_error *err);
+
 /* Calls fn with the target of each record of the root, until it returns non-zero, which is then
  * returned. */
 int cg_migration_list(const char *root,

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
+#include "core/base/json.h"
 #include "core/volumes/control.h"
 #include "core/volumes/control_text.h"
 
@@ -43,11 +44,6 @@ struct cg_control {
     pthread_t thread;
     struct cg_control_call *calls; /* only the accepting thread's, then cg_control_stop's */
 };
-
-static void json_cleanup(json_t **json)
-{
-    json_decref(*json);
-}
 
 static int address_of(const char *path, struct sockaddr_un *ret)
 {
@@ -132,8 +128,8 @@ static void tick(struct cg_control_call *call)
 static void answer_call(struct cg_control_call *call)
 {
     struct cg_error error = { .message = "" };
-    CG_CLEANUP(json_cleanup) json_t *request = NULL;
-    CG_CLEANUP(json_cleanup) json_t *answer = json_object();
+    CG_CLEANUP(cg_json_cleanup) json_t *request = NULL;
+    CG_CLEANUP(cg_json_cleanup) json_t *answer = json_object();
     int r = receive_line(call->fd, &request);
 
     if (r == -ECONNRESET) /* somebody looked whether anybody is there */
@@ -302,7 +298,7 @@ void cg_control_stop(struct cg_control *control)
 
 int cg_control_progress(struct cg_control_call *call, uint64_t done, uint64_t total)
 {
-    CG_CLEANUP(json_cleanup)
+    CG_CLEANUP(cg_json_cleanup)
     json_t *line = json_pack("{s:I, s:I}", "done", (json_int_t)done, "total", (json_int_t)total);
 
     CG_LOCK(&call->sending);
@@ -359,7 +355,7 @@ int cg_control_ask(const char *path, const json_t *request, unsigned silence,
     if (sent < 0)
         return cg_error_say(err, ECONNRESET, "nobody answers at %s", path);
     for (;;) {
-        CG_CLEANUP(json_cleanup) json_t *answer = NULL;
+        CG_CLEANUP(cg_json_cleanup) json_t *answer = NULL;
         uint64_t done, total;
         int r = receive_line(fd, &answer);
         if (r == -ETIMEDOUT)

@@ -541,6 +541,13 @@ static int take_word(struct cg_map *map, uint64_t i, struct cg_map_batch *b, siz
     return 0;
 }
 
+/* They are dirty again. */
+static void put_back(struct cg_map *map, const struct cg_map_batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++)
+        mark(map, batch->sector[i]);
+}
+
 int cg_map_take(struct cg_map *map, struct cg_map_batch *ret_batch, struct cg_error *err)
 {
     struct cg_map_batch b = { .count = 0 };
@@ -548,19 +555,13 @@ int cg_map_take(struct cg_map *map, struct cg_map_batch *ret_batch, struct cg_er
 
     for (uint64_t i = 0; i < dirty_words(map); i++) {
         if (take_word(map, i, &b, &max) < 0) {
-            cg_map_return(map, &b);
+            put_back(map, &b);
             cg_map_batch_free(&b);
             return cg_error_set(err, ENOMEM, "flush %s.map", map->uuid);
         }
     }
     *ret_batch = b;
     return 0;
-}
-
-void cg_map_return(struct cg_map *map, const struct cg_map_batch *batch)
-{
-    for (size_t i = 0; i < batch->count; i++)
-        mark(map, batch->sector[i]);
 }
 
 int cg_map_put(struct cg_map *map, const struct cg_map_batch *batch, struct cg_error *err)
@@ -571,7 +572,7 @@ int cg_map_put(struct cg_map *map, const struct cg_map_batch *batch, struct cg_e
         int r = cg_pwrite_full(map->fd, batch->bytes + i * CG_MAP_SECTOR, n * CG_MAP_SECTOR,
                                CG_MAP_HEADER + batch->sector[i] * CG_MAP_SECTOR);
         if (r < 0) {
-            cg_map_return(map, batch);
+            put_back(map, batch);
             return cg_error_set(err, -r, "write %s.map", map->uuid);
         }
     }

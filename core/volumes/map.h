@@ -83,9 +83,6 @@ int cg_map_take(struct cg_map *map, struct cg_map_batch *ret_batch, struct cg_er
 /* Writes the copies into the map file.  On failure all are dirty again. */
 int cg_map_put(struct cg_map *map, const struct cg_map_batch *batch, struct cg_error *err);
 
-/* Marks the copies' sectors dirty again. */
-void cg_map_return(struct cg_map *map, const struct cg_map_batch *batch);
-
 void cg_map_batch_free(struct cg_map_batch *batch);
 
 /* *ret_empty: all blocks are absent. */

@@ -10,16 +10,12 @@
 
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
+#include "core/base/json.h"
 #include "core/base/size.h"
 #include "core/volumes/volume_json.h"
 
 #define FORMAT 1
 #define FILE_MAX ((size_t)64 << 20)
-
-static void json_cleanup(json_t **json)
-{
-    json_decref(*json);
-}
 
 void cg_volume_json_clear(struct cg_volume_json *json)
 {
@@ -63,11 +59,8 @@ static int bad(struct cg_error *err, const char *what)
 static int get_text(const json_t *object, const char *key, char *ret, size_t max,
                     struct cg_error *err)
 {
-    const char *text = json_string_value(json_object_get(object, key));
-
-    if (!text || strlen(text) >= max)
+    if (!cg_json_text(object, key, ret, max))
         return cg_error_say(err, EIO, "volume.json is damaged: no valid \"%s\"", key);
-    memcpy(ret, text, strlen(text) + 1);
     return 0;
 }
 
@@ -207,7 +200,7 @@ int cg_volume_json_parse(const char *text, size_t len, struct cg_volume_json *re
                          struct cg_error *err)
 {
     json_error_t jerr;
-    CG_CLEANUP(json_cleanup) json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &jerr);
+    CG_CLEANUP(cg_json_cleanup) json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &jerr);
     struct cg_volume_json json = { .uuid = "" };
 
     if (!root)
@@ -265,7 +258,7 @@ static json_t *root_json(const struct cg_volume_json *json)
 
 char *cg_volume_json_text(const struct cg_volume_json *json)
 {
-    CG_CLEANUP(json_cleanup) json_t *root = root_json(json);
+    CG_CLEANUP(cg_json_cleanup) json_t *root = root_json(json);
 
     return root ? json_dumps(root, JSON_INDENT(1)) : NULL;
 }

@@ -3,10 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
+#include "core/base/json.h"
 #include "core/volumes/writer_record.h"
 
 int cg_writer_record_encode(const struct cg_writer *writer, char ret[static CG_WRITER_RECORD],
@@ -30,16 +29,6 @@ int cg_writer_record_encode(const struct cg_writer *writer, char ret[static CG_W
     return 0;
 }
 
-static bool get_text(char *ret, size_t size, const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-
-    if (!text || strlen(text) >= size)
-        return false;
-    memcpy(ret, text, strlen(text) + 1);
-    return true;
-}
-
 static bool is_place(const char *path)
 {
     return !*path || *path == '/';
@@ -50,9 +39,10 @@ static int take(const json_t *root, struct cg_writer *ret)
     struct cg_writer writer = { .brief = json_is_true(json_object_get(root, "brief")) };
     json_int_t pid = json_integer_value(json_object_get(root, "pid"));
 
-    if (pid < 1 || pid > INT32_MAX || !get_text(writer.boot, sizeof writer.boot, root, "boot") ||
-        !get_text(writer.run, sizeof writer.run, root, "run") ||
-        !get_text(writer.socket, sizeof writer.socket, root, "socket") ||
+    if (pid < 1 || pid > INT32_MAX ||
+        !cg_json_text(root, "boot", writer.boot, sizeof writer.boot) ||
+        !cg_json_text(root, "run", writer.run, sizeof writer.run) ||
+        !cg_json_text(root, "socket", writer.socket, sizeof writer.socket) ||
         !cg_uuid_valid(writer.boot) || !is_place(writer.run) || !is_place(writer.socket))
         return -EIO;
     writer.pid = (pid_t)pid;
