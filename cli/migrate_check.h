@@ -5,6 +5,9 @@
 #include "cli/cli.h"
 #include "core/jobs/migration.h"
 
+/* Whether all that the migration reads can be opened. */
+int cli_migrate_check_sources(struct cli *cli, const struct cg_migration_record *record);
+
 /* The size of the new image's content, bytes. */
 int cli_migrate_size(struct cli *cli, const struct cg_migration_record *record, uint64_t *ret);
 

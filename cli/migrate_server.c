@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/migrate_check.h"
 #include "cli/migrate_server.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
@@ -207,6 +208,9 @@ int cli_migrate_server_died(const char *dir, struct cg_error *err)
     char text[LOG_SIZE];
 
     read_log(dir, true, text);
+    char *usage = strstr(text, "\nusage:"); /* no news */
+    if (usage)
+        *usage = '\0';
     const char *last = strrchr(text, '\n');
     return cg_error_say(err, EIO, "the migration's server ended: %.800s",
                         last    ? last + 1
@@ -260,7 +264,10 @@ static int start(struct cli *cli, const struct cg_migration *m)
     pid_t child;
     bool file = strcmp(m->record.stream, "file") == 0;
 
-    int r = open_lock(m->dir, true, &lock, &cli->err);
+    int r =
+        cli_migrate_check_sources(cli, &m->record); /* of a server one sees only that it fails */
+    if (r == 0)
+        r = open_lock(m->dir, true, &lock, &cli->err);
     if (r == 0)
         r = take_lock(lock, &cli->err);
     if (r == 0)

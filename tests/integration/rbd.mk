@@ -13,6 +13,7 @@ rbd_scripts = \
 	tests/integration/rbd-main.sh \
 	tests/integration/rbd-migrate-clusters.sh \
 	tests/integration/rbd-migrate-history.sh \
+	tests/integration/rbd-migrate-errors.sh \
 	tests/integration/rbd-migrate-faults.sh \
 	tests/integration/rbd-migrate-kill.sh \
 	tests/integration/rbd-migrate-luks.sh \
