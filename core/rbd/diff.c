@@ -40,7 +40,7 @@ enum {
 };
 
 struct end {
-    struct cg_rbd_image *im;
+    struct cg_rbd_shared *shared;
     rbd_image_t image;
     uint64_t size, snapshot; /* its id; UINT64_MAX for the head */
     bool map, map_valid, parent;
@@ -60,20 +60,15 @@ struct diff {
     size_t piece_count, pieces_allocated;
 };
 
-static void close_end(struct end *e)
-{
-    cg_rbd_image_close(e->im);
-}
-
 static int open_end(struct cg_rbd *rbd, const struct cg_name *name, struct end *e,
                     struct cg_error *err)
 {
     uint64_t features, flags, overlap;
 
-    int r = cg_rbd_open_once(rbd, name, false, &e->im, err);
+    int r = cg_rbd_share(rbd, name, &e->shared, err);
     if (r < 0)
         return r;
-    e->image = cg_rbd_image_handle(e->im);
+    e->image = cg_rbd_shared_handle(e->shared);
     e->snapshot = UINT64_MAX;
     r = rbd_get_size(e->image, &e->size);
     if (r == 0)
@@ -210,18 +205,18 @@ static int explains_snapshot(struct diff *d, struct cg_rbd *rbd, const char *sna
                              const char *before, struct cg_error *err)
 {
     struct cg_name name = *d->name;
-    struct cg_rbd_image *im;
+    struct cg_rbd_shared *shared;
 
     if (strlen(snapshot) >= sizeof name.snapshot)
         return 0;
     strcpy(name.snapshot, snapshot);
-    int r = cg_rbd_open_once(rbd, &name, false, &im, err);
+    int r = cg_rbd_share(rbd, &name, &shared, err);
     if (r == -ENOENT) /* gone meanwhile */
         return 0;
     if (r < 0)
         return r;
-    r = mark_all(d, cg_rbd_image_handle(im), before, 0, OLD, err);
-    cg_rbd_image_close(im);
+    r = mark_all(d, cg_rbd_shared_handle(shared), before, 0, OLD, err);
+    cg_rbd_unshare(shared);
     if (r < 0 || !explains(d))
         return r;
     return cg_error_say(err, ENOTSUP, "the image was rolled back to @%s since @%s", snapshot,
@@ -345,8 +340,8 @@ int cg_rbd_diff(void *self, const struct cg_name *from, const struct cg_name *to
         r = ask(&d, self, err);
     if (r == 0)
         r = tell(&d, fn, opaque, err);
-    close_end(&d.from);
-    close_end(&d.to);
+    cg_rbd_unshare(d.from.shared);
+    cg_rbd_unshare(d.to.shared);
     free((void *)d.state);
     free(d.pieces);
     return r;

@@ -33,10 +33,10 @@ static void identify_parent(rbd_image_t image, char ret[static CG_ID_MAX + 1])
 /* Opens what is named and identifies it.  The pool's number and the image's id are never used
  * again. */
 static int open_identified(struct cg_rbd *rbd, const struct cg_name *name,
-                           struct cg_rbd_image **ret_image, struct cg_identity *ret,
+                           struct cg_rbd_shared **ret_shared, struct cg_identity *ret,
                            struct cg_error *err)
 {
-    CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
+    CG_CLEANUP(cg_rbd_unshare_cleanup) struct cg_rbd_shared *shared = NULL;
     struct cg_identity id = { .snapshot = "" };
     char fsid[CG_RBD_FSID + 1], image_id[32];
     struct cg_rbd_place p;
@@ -46,10 +46,10 @@ static int open_identified(struct cg_rbd *rbd, const struct cg_name *name,
     if (r == 0)
         r = cg_rbd_cluster_fsid(rbd->cluster, fsid, err);
     if (r == 0)
-        r = cg_rbd_open_once(rbd, name, false, &im, err);
+        r = cg_rbd_share(rbd, name, &shared, err);
     if (r < 0)
         return r;
-    rbd_image_t image = cg_rbd_image_handle(im);
+    rbd_image_t image = cg_rbd_shared_handle(shared);
     identify_parent(image, id.parent);
     r = rbd_get_id(image, image_id, sizeof image_id);
     if (r == 0 && name->snapshot[0]) {
@@ -62,17 +62,17 @@ static int open_identified(struct cg_rbd *rbd, const struct cg_name *name,
                          rados_ioctx_get_id(p.io), image_id) >= sizeof id.image)
         return cg_error_set(err, EOVERFLOW, "identify %s", p.text);
     *ret = id;
-    *ret_image = im;
-    im = NULL;
+    *ret_shared = shared;
+    shared = NULL;
     return 0;
 }
 
 int cg_rbd_identify(void *self, const struct cg_name *name, struct cg_identity *ret,
                     struct cg_error *err)
 {
-    CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
+    CG_CLEANUP(cg_rbd_unshare_cleanup) struct cg_rbd_shared *shared = NULL;
 
-    return open_identified(self, name, &im, ret, err);
+    return open_identified(self, name, &shared, ret, err);
 }
 
 /* What the image and, unless snap is 0, its snapshot are called now. */
@@ -150,7 +150,7 @@ static json_t *parent_json(rbd_image_t image)
 
 int cg_rbd_info(void *self, const struct cg_name *name, json_t **ret_info, struct cg_error *err)
 {
-    CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
+    CG_CLEANUP(cg_rbd_unshare_cleanup) struct cg_rbd_shared *shared = NULL;
     struct cg_identity id;
     rbd_image_info_t stat;
     uint64_t features = 0, flags = 0, snap;
@@ -158,10 +158,10 @@ int cg_rbd_info(void *self, const struct cg_name *name, json_t **ret_info, struc
     char text[CG_NAME_MAX];
 
     cg_name_text(name, true, text);
-    int r = open_identified(self, name, &im, &id, err);
+    int r = open_identified(self, name, &shared, &id, err);
     if (r < 0)
         return r;
-    rbd_image_t image = cg_rbd_image_handle(im);
+    rbd_image_t image = cg_rbd_shared_handle(shared);
     r = rbd_stat(image, &stat, sizeof stat);
     if (r == 0)
         r = rbd_get_features(image, &features);

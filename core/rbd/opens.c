@@ -15,8 +15,8 @@
 /* CLOSING: librbd still has what was acknowledged and not written; others don't see it. */
 enum state { OPENING, OPEN, CLOSING };
 
-struct shared {
-    struct shared *next;
+struct cg_rbd_shared {
+    struct cg_rbd_shared *next;
     struct cg_rbd_opens *opens;
     char text[CG_NAME_MAX];
     bool write;
@@ -30,7 +30,7 @@ struct shared {
 struct cg_rbd_opens {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct shared *list;
+    struct cg_rbd_shared *list;
 };
 
 struct cg_rbd_opens *cg_rbd_opens_new(void)
@@ -63,7 +63,8 @@ void cg_rbd_opens_free(struct cg_rbd_opens *o)
 }
 
 /* What others can use: also a writer by who reads the head, if only that shows what was written. */
-static bool fits(const struct shared *s, const struct cg_name *name, const char *text, bool write)
+static bool fits(const struct cg_rbd_shared *s, const struct cg_name *name, const char *text,
+                 bool write)
 {
     if (strcmp(s->text, text) != 0)
         return false;
@@ -79,10 +80,10 @@ static bool fits(const struct shared *s, const struct cg_name *name, const char 
 
 static void forget(void *opaque)
 {
-    struct shared *s = opaque;
+    struct cg_rbd_shared *s = opaque;
 
     pthread_mutex_lock(&s->opens->lock);
-    for (struct shared **at = &s->opens->list; *at; at = &(*at)->next) {
+    for (struct cg_rbd_shared **at = &s->opens->list; *at; at = &(*at)->next) {
         if (*at == s) {
             *at = s->next;
             break;
@@ -96,7 +97,7 @@ static void forget(void *opaque)
 /* Gives an open back; the last one closes. */
 static void put(void *opaque)
 {
-    struct shared *s = opaque;
+    struct cg_rbd_shared *s = opaque;
     struct cg_rbd_image *image = s->image;
 
     pthread_mutex_lock(&s->opens->lock);
@@ -117,11 +118,11 @@ static void put(void *opaque)
 /* Finds what is open or being opened, waiting for what is being closed: NULL, with 0, if nobody has
  * it open that way. */
 static int find_locked(struct cg_rbd *rbd, const struct cg_name *name, const char *text, bool write,
-                       struct shared **ret, struct cg_error *err)
+                       struct cg_rbd_shared **ret, struct cg_error *err)
 {
     struct cg_rbd_opens *o = rbd->opens;
     struct timespec deadline;
-    struct shared *s;
+    struct cg_rbd_shared *s;
 
     clock_gettime(CLOCK_MONOTONIC, &deadline);
     deadline.tv_sec += rbd->config.timeout;
@@ -141,19 +142,19 @@ static int find_locked(struct cg_rbd *rbd, const struct cg_name *name, const cha
     return 0;
 }
 
-static struct shared *add_locked(struct cg_rbd_opens *o, const char *text, bool write)
+static struct cg_rbd_shared *add_locked(struct cg_rbd_opens *o, const char *text, bool write)
 {
-    struct shared *s = calloc(1, sizeof *s);
+    struct cg_rbd_shared *s = calloc(1, sizeof *s);
 
     if (!s)
         return NULL;
-    *s = (struct shared){ .next = o->list, .opens = o, .write = write, .refs = 1 };
+    *s = (struct cg_rbd_shared){ .next = o->list, .opens = o, .write = write, .refs = 1 };
     strcpy(s->text, text);
     o->list = s;
     return s;
 }
 
-static void open_added(struct cg_rbd *rbd, const struct cg_name *name, struct shared *s)
+static void open_added(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_shared *s)
 {
     struct cg_rbd_image *image = NULL;
     int r = cg_rbd_open_once(rbd, name, s->write, &image, &s->err);
@@ -166,11 +167,11 @@ static void open_added(struct cg_rbd *rbd, const struct cg_name *name, struct sh
 }
 
 static int get(struct cg_rbd *rbd, const struct cg_name *name, unsigned flags,
-               struct shared **ret_shared, struct cg_error *err)
+               struct cg_rbd_shared **ret_shared, struct cg_error *err)
 {
     struct cg_rbd_opens *o = rbd->opens;
     bool write = (flags & CG_OPEN_WRITE) && !name->snapshot[0];
-    struct shared *s = NULL, *added = NULL;
+    struct cg_rbd_shared *s = NULL, *added = NULL;
     char text[CG_NAME_MAX];
 
     cg_name_text(name, true, text);
@@ -202,10 +203,32 @@ static int get(struct cg_rbd *rbd, const struct cg_name *name, unsigned flags,
     return 0;
 }
 
+int cg_rbd_share(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_shared **ret_shared,
+                 struct cg_error *err)
+{
+    return get(rbd, name, CG_OPEN_READ, ret_shared, err);
+}
+
+void cg_rbd_unshare(struct cg_rbd_shared *s)
+{
+    if (s)
+        put(s);
+}
+
+void cg_rbd_unshare_cleanup(struct cg_rbd_shared **s)
+{
+    cg_rbd_unshare(*s);
+}
+
+rbd_image_t cg_rbd_shared_handle(struct cg_rbd_shared *s)
+{
+    return cg_rbd_image_handle(s->image);
+}
+
 int cg_rbd_open(void *self, const struct cg_name *name, unsigned flags, struct cg_image **ret_image,
                 struct cg_error *err)
 {
-    struct shared *s;
+    struct cg_rbd_shared *s;
 
     int r = get(self, name, flags, &s, err);
     if (r < 0)

@@ -67,6 +67,15 @@ int cg_rbd_open_head_of(struct cg_rbd *rbd, const struct cg_name *snapshot,
 struct cg_rbd_opens *cg_rbd_opens_new(void);
 void cg_rbd_opens_free(struct cg_rbd_opens *opens);
 
+/* Opens what name says for looking at it; a snapshot that is open in this process isn't opened
+ * again. The caller unshares it; NULL is fine. */
+struct cg_rbd_shared;
+int cg_rbd_share(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_shared **ret_shared,
+                 struct cg_error *err);
+void cg_rbd_unshare(struct cg_rbd_shared *shared);
+void cg_rbd_unshare_cleanup(struct cg_rbd_shared **shared); /* for CG_CLEANUP */
+rbd_image_t cg_rbd_shared_handle(struct cg_rbd_shared *shared);
+
 /* hold.c: image is open for writing. */
 
 /* Protects a snapshot, and marks that cowgate did unless it was protected before. */

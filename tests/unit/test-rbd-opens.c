@@ -88,6 +88,11 @@ int cg_rbd_image_lock(struct cg_rbd_image *im, struct cg_error *err)
     return 0;
 }
 
+rbd_image_t cg_rbd_image_handle(struct cg_rbd_image *im)
+{
+    return im;
+}
+
 static void image_close(void *self)
 {
     struct cg_rbd_image *im = self;
@@ -167,6 +172,12 @@ static void test_sharing(void **state)
     struct cg_image *s2 = open_as(&snapshot, CG_OPEN_WRITE);
     assert_int_equal(lab.opened, 4);
     assert_true(cg_image_read_only(s2) && cg_image_read_only(reader));
+    struct cg_rbd_shared *looked;
+    struct cg_error err;
+    assert_int_equal(cg_rbd_share(&lab.rbd, &snapshot, &looked, &err), 0);
+    assert_int_equal(lab.opened, 4);
+    assert_ptr_equal(cg_rbd_shared_handle(looked), last);
+    cg_rbd_unshare(looked);
     last->shut_out = true; /* of no use to who comes */
     struct cg_image *s3 = open_as(&snapshot, CG_OPEN_READ);
     assert_int_equal(lab.opened, 5);
