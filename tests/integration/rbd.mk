@@ -19,6 +19,7 @@ rbd_scripts = \
 	tests/integration/rbd-migrate-luks.sh \
 	tests/integration/rbd-migrate-snapshots.sh \
 	tests/integration/rbd-migrate-sources.sh \
+	tests/integration/rbd-migrate-spec.sh \
 	tests/integration/rbd-migrate-tls.sh \
 	tests/integration/rbd-migrate.sh \
 	tests/integration/rbd-outage.sh \
