@@ -5,7 +5,6 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +31,7 @@ struct file {
     char *path;
     uint64_t tail;   /* bytes of zeros that follow the file's own, up to a multiple of 512 */
     uint32_t sector; /* of a device: what discards and zeroes must be aligned to */
-    _Atomic uint64_t size;
+    uint64_t size;
     pthread_mutex_t sync_lock;
     int sync_error; /* guarded by sync_lock: the errno of a failed flush, for ever */
 };
@@ -42,10 +41,10 @@ struct file {
 
 #define LOOK ((uint64_t)1 << 20) /* what zeroing a device looks at in one go */
 
-/* The file's own bytes: what it had when it was opened, or grew to by resize. */
+/* The file's own bytes, as many as it had when it was opened. */
 static uint64_t own_size(struct file *f)
 {
-    return atomic_load(&f->size) - f->tail;
+    return f->size - f->tail;
 }
 
 static uint64_t file_original_size(void *self)
@@ -192,21 +191,7 @@ static int file_extents(void *self, struct cg_extents *e, struct cg_error *err)
 static uint64_t file_size(void *self)
 {
     struct file *f = self;
-    return atomic_load(&f->size);
-}
-
-static int file_resize(void *self, uint64_t size, struct cg_error *err)
-{
-    struct file *f = self;
-
-    if (size % CG_SECTOR)
-        return cg_error_say(err, EINVAL, "%llu bytes are not a multiple of 512",
-                            (unsigned long long)size);
-    if (ftruncate(f->fd, (off_t)size) < 0)
-        return cg_error_set(err, errno, "resize %s to %llu bytes", f->path,
-                            (unsigned long long)size);
-    atomic_store(&f->size, size);
-    return 0;
+    return f->size;
 }
 
 static void file_prefetch(void *self, uint64_t len, uint64_t off)
@@ -237,7 +222,6 @@ static const struct cg_image_ops file_ops = {
     .extents = file_extents,
     .size = file_size,
     .original_size = file_original_size,
-    .resize = file_resize,
     .prefetch = file_prefetch,
     .close = file_close,
 };
@@ -431,7 +415,7 @@ static int learn(struct file *f, const struct stat *st, bool write,
         return r;
     if (size > CG_IMAGE_MAX)
         return cg_error_say(err, EFBIG, "%s has more than 4 EiB", f->path);
-    atomic_store(&f->size, size + f->tail);
+    f->size = size + f->tail;
     f->bulk = write ? cg_bulk_new(f->fd) : NULL;
     return write && !f->bulk ? cg_error_set(err, ENOMEM, "open %s", f->path) : 0;
 }

@@ -160,19 +160,6 @@ int cg_image_zero(struct cg_image *image, uint64_t len, uint64_t off, unsigned f
     return write_zeros(image, len, off, flags, err);
 }
 
-int cg_image_resize(struct cg_image *image, uint64_t size, struct cg_error *err)
-{
-    if (image->read_only)
-        return cg_error_say(err, EROFS, "the image is read-only");
-    if (!image->ops->resize)
-        return cg_error_say(err, ENOTSUP, "the image's size is fixed");
-    if (size > CG_IMAGE_MAX)
-        return cg_error_say(err, EFBIG, "an image has at most 4 EiB");
-    if (size < cg_image_size(image))
-        return cg_error_say(err, EINVAL, "an image only grows");
-    return image->ops->resize(image->self, size, err);
-}
-
 int cg_image_extents(struct cg_image *image, struct cg_extents *e, struct cg_error *err)
 {
     int r = check_range(image, e->end - e->start, e->start, EINVAL, err);
@@ -222,11 +209,6 @@ uint64_t cg_image_original_size(struct cg_image *image)
 bool cg_image_read_only(struct cg_image *image)
 {
     return image->read_only;
-}
-
-bool cg_image_can_resize(struct cg_image *image)
-{
-    return !image->read_only && image->ops->resize;
 }
 
 bool cg_image_immutable(struct cg_image *image)

@@ -97,8 +97,6 @@ struct cg_image_ops {
     /* Bytes before they were rounded up to the size.  NULL, or anything that doesn't round up to it
      * (any more): the size. */
     uint64_t (*original_size)(void *self);
-    /* Grows.  NULL: fixed size. */
-    int (*resize)(void *self, uint64_t size, struct cg_error *err);
     /* Begins to make the range fast to read, without waiting.  NULL: nothing to do. */
     void (*prefetch)(void *self, uint64_t len, uint64_t off);
     /* NULL: 512, 4096, 32 MiB. */
@@ -139,7 +137,6 @@ int cg_image_trim(struct cg_image *image, uint64_t len, uint64_t off, unsigned f
                   struct cg_error *err);
 int cg_image_zero(struct cg_image *image, uint64_t len, uint64_t off, unsigned flags,
                   struct cg_error *err);
-int cg_image_resize(struct cg_image *image, uint64_t size, struct cg_error *err);
 
 /* Fills e, which cg_extents_init prepared, as far as the backend says in one go; at least one
  * extent. */
@@ -154,7 +151,6 @@ int cg_image_walk(struct cg_image *image, uint64_t off, uint64_t len, cg_extent_
 uint64_t cg_image_size(struct cg_image *image);
 uint64_t cg_image_original_size(struct cg_image *image); /* before it was rounded up to the size */
 bool cg_image_read_only(struct cg_image *image);
-bool cg_image_can_resize(struct cg_image *image);
 bool cg_image_immutable(struct cg_image *image);
 bool cg_image_remote(struct cg_image *image);
 bool cg_image_cheap_extents(struct cg_image *image);

@@ -485,17 +485,6 @@ static uint64_t image_size(void *self)
     return cg_round_up(image_original_size(self), CG_SECTOR);
 }
 
-static int image_resize(void *self, uint64_t size, struct cg_error *err)
-{
-    struct cg_rbd_image *im = self;
-    int r = rbd_resize2(im->image, size, false, NULL, NULL);
-
-    if (r < 0)
-        return cg_rbd_image_failed(im, r, "resize", err);
-    atomic_store(&im->outdated, true);
-    return 0;
-}
-
 static bool image_immutable(void *self)
 {
     struct cg_rbd_image *im = self;
@@ -520,7 +509,6 @@ static const struct cg_image_ops image_ops = {
     .extents = cg_rbd_image_extents,
     .size = image_size,
     .original_size = image_original_size,
-    .resize = image_resize,
     .immutable = image_immutable,
     .close = image_close,
     .remote = true,

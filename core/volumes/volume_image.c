@@ -233,7 +233,6 @@ static void image_close(void *self)
     cg_volume_unref(self);
 }
 
-/* Resizing goes by name, through the space. */
 static const struct cg_image_ops head_ops = {
     .name = "volume",
     .pread = image_pread,

@@ -129,26 +129,6 @@ static void test_shrinks(void **state)
     }
 }
 
-static void test_resize(void **state)
-{
-    (void)state;
-    struct cg_error err;
-    uint8_t buf[512];
-    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
-    const char *path = make_file("resize", 0);
-
-    assert_int_equal(cg_file_open(path, true, &image, &err), 0);
-    assert_true(cg_image_can_resize(image));
-    assert_int_equal(cg_image_pwrite(image, buf, 512, 0, 0, &err), -ENOSPC);
-    assert_int_equal(cg_image_resize(image, 1000, &err), -EINVAL);
-    assert_int_equal(cg_image_resize(image, 2 * MIB, &err), 0);
-    assert_int_equal(cg_image_size(image), 2 * MIB);
-    assert_int_equal(cg_image_original_size(image), 2 * MIB);
-    assert_int_equal(cg_image_resize(image, MIB, &err), -EINVAL);
-    assert_int_equal(cg_image_pread(image, buf, 512, 2 * MIB - 512, &err), 0);
-    assert_true(cg_is_zero(buf, 512));
-}
-
 static void test_refused(void **state)
 {
     (void)state;
@@ -215,7 +195,6 @@ static void test_device(void **state)
             .operations = 400, .threads = 2, .seed = i, .grain = i ? 512 : 7, .longest = 128 << 10
         };
         assert_int_equal(cg_file_open(path, true, &image, &err), 0);
-        assert_false(cg_image_can_resize(image));
         assert_int_equal(cg_image_zero(image, cg_image_size(image), 0, CG_MAY_TRIM, &err), 0);
         oracle_run(image, &o);
         struct cg_image *second = NULL;
@@ -233,11 +212,10 @@ static void test_device(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_oracle),     cmocka_unit_test(test_extents),
-        cmocka_unit_test(test_odd_size),   cmocka_unit_test(test_shrinks),
-        cmocka_unit_test(test_resize),     cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_one_writer), cmocka_unit_test(test_identity),
-        cmocka_unit_test(test_device),
+        cmocka_unit_test(test_oracle),   cmocka_unit_test(test_extents),
+        cmocka_unit_test(test_odd_size), cmocka_unit_test(test_shrinks),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_one_writer),
+        cmocka_unit_test(test_identity), cmocka_unit_test(test_device),
     };
 
     return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);

@@ -261,7 +261,6 @@ static void test_window(void **state)
     assert_memory_equal(got, around, 2);
     assert_false(cg_image_can_trim(w)); /* base can't */
     assert_true(cg_image_can_zero(w));
-    assert_false(cg_image_can_resize(w));
 }
 
 /* What fails below fails above. */
