@@ -231,21 +231,24 @@ static int tell(const struct order *order, uint64_t done, uint64_t total, struct
 }
 
 /* What is durable is read from the layer from here on. */
+static int show(struct cg_volume *v, const char *uuid, struct cg_error *err)
+{
+    struct cg_chain *chain;
+    CG_LOCK(&v->change);
+    int r = chain_of(v, uuid, true, true, &chain, err);
+
+    if (r == 0)
+        cg_change_show_locked(v, chain);
+    return r;
+}
+
 static int report_writing(void *opaque, uint64_t done, uint64_t total, bool saved,
                           struct cg_error *err)
 {
     struct writing *w = opaque;
-    struct cg_volume *v = w->v;
-    struct cg_chain *chain;
+    int r = saved ? show(w->v, w->uuid, err) : 0;
 
-    if (saved) {
-        CG_LOCK(&v->change);
-        int r = chain_of(v, w->uuid, true, true, &chain, err);
-        if (r < 0)
-            return r;
-        cg_change_show_locked(v, chain);
-    }
-    return tell(w->order, done, total, err);
+    return r < 0 ? r : tell(w->order, done, total, err);
 }
 
 /* 1, with the parent and the layer to fill, if there is a parent. */
@@ -286,6 +289,8 @@ static int fill_writing(struct cg_volume *v, struct order *order, struct cg_erro
         r = end(v, uuid, err);
     else if (is_full(r))
         give_up(v, uuid);
+    else
+        show(v, uuid, NULL);
     cg_parent_unref(f.parent);
     CG_LOCK(&v->change);
     v->flattening = false;

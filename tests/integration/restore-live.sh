@@ -104,6 +104,38 @@ must_fail 2 'only for --live' cowgate restore --rate 1M "$point" $live
 must_fail 2 'no diff' cowgate restore --live --trust-diff "$point" $live
 must_fail 1 'there is no volume' cowgate info $live
 
+# The chunks go away in the middle: what was filled is here, for the next server too, and the rest when
+# they are back.
+cut=volumes/acme/cut
+cowgate restore --live --rate 24M "$point" $cut 2>cut.log &
+cut_pid=$!
+cleanup_fn stop $cut_pid
+wait_for 20 grep 'usable now' cut.log
+start_serve "$tmp/s1"
+/usr/bin/python3 -c '
+import nbd, sys, time
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+h.pwrite(b"1" * 4096, 1 << 20)
+time.sleep(600)' "$(uri "$tmp/s1" $cut)" & # its server fills
+cleanup_fn stop $!
+wait_for 20 eval '[ "$(info "i[\"parent\"][\"filled_bytes\"]" $cut)" -gt 30000000 ]'
+mv root/repo/acme/chunks root/repo/acme/away
+wait $cut_pid && fail "it ended well without the chunks"
+grep -q "^$cut stays usable, and needs $point: run the same command again" cut.log || fail "$(cat cut.log)"
+stop "$serve_pid"
+start_serve "$tmp/s1"
+qemu-io -r -f raw -c 'read -v 0 1M' "$(uri "$tmp/s1" $cut)" | grep '^[0-9a-f]*:' >have.txt
+qemu-io -r -f raw -c 'read -v 0 1M' disk.raw | grep '^[0-9a-f]*:' >want.txt
+same have.txt want.txt
+must_fail 1 'read failed' qemu-io -r -f raw -c 'read 20464M 1M' "$(uri "$tmp/s1" $cut)"
+mv root/repo/acme/away root/repo/acme/chunks
+cowgate --quiet restore --live "$point" $cut
+qemu-io -r -f raw -c 'read -P 0x31 1M 4K' -c 'read 20464M 1M' "$(uri "$tmp/s1" $cut)" >/dev/null
+stop "$serve_pid"
+cowgate delete $cut
+[ "$(holds)" = 0 ] || fail "something is held"
+
 # Nobody writes: the command fills, and another one can't.
 start_live --rate 6M
 is 'i["parent"]["name"]' "$point"
@@ -112,7 +144,7 @@ must_fail 1 'being filled by another process' cowgate restore --live "$point" $l
 
 # A guest comes: its server fills from its first write on.
 start_serve "$tmp/s"
-nbd_python guest.py "$(uri "$tmp/s" $live)" >guest.log 2>&1 &
+/usr/bin/python3 guest.py "$(uri "$tmp/s" $live)" >guest.log 2>&1 &
 guest_pid=$!
 cleanup_fn stop $guest_pid
 wait_for 20 test -e writing
