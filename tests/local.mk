@@ -21,6 +21,7 @@ include tests/unit/volumes.mk
 include tests/unit/backups.mk
 include tests/unit/image.mk
 include tests/unit/fuse.mk
+include tests/unit/migration.mk
 include tests/unit/rbd.mk
 include tests/integration/nbd.mk
 include tests/integration/rbd.mk

@@ -20,19 +20,22 @@ static const char *path_of(const char *address)
 }
 
 /* Where in an NBD URI the export's name belongs: behind the first '/' after "://", or where that
- * is missing.  NULL if it has one already. */
-static const char *export_place(const char *uri)
+ * is missing (*ret_slash).  NULL if it has one already. */
+static const char *export_place(const char *uri, bool *ret_slash)
 {
     const char *authority = strstr(uri, "://") + 3;
     const char *p = authority + strcspn(authority, "/?#");
 
-    if (*p == '/')
+    *ret_slash = *p == '/';
+    if (*ret_slash)
         p++;
     return *p == '\0' || *p == '?' ? p : NULL;
 }
 
 const char *cg_migrate_stream(const char *address, struct cg_error *err)
 {
+    bool slash;
+
     if (path_of(address))
         return "file";
     if (cg_arg_kind(address) != CG_ARG_URI) {
@@ -42,7 +45,7 @@ const char *cg_migrate_stream(const char *address, struct cg_error *err)
                      address);
         return NULL;
     }
-    if (!export_place(address)) {
+    if (!export_place(address, &slash)) {
         cg_error_say(err, EINVAL,
                      "'%s' names an export: give the server alone, as in nbd://HOST:PORT", address);
         return NULL;
@@ -80,9 +83,10 @@ int cg_migrate_location(const char *address, const char *name, char ret[static C
     if (path) {
         n = snprintf(ret, CG_NAME_MAX * 2, "%s/%s", path, name);
     } else {
-        const char *place = export_place(address);
+        bool slash;
+        const char *place = export_place(address, &slash);
         n = snprintf(ret, CG_NAME_MAX * 2, "%.*s%s%s%s", (int)(place - address), address,
-                     place[-1] == '/' ? "" : "/", name, place);
+                     slash ? "" : "/", name, place);
     }
     return n < CG_NAME_MAX * 2 ? 0 : cg_error_set(err, ENAMETOOLONG, "%s", address);
 }

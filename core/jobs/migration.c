@@ -159,6 +159,17 @@ int cg_migration_record_decode(const char *text, size_t len, struct cg_migration
                         : cg_error_set(err, -r, "read it");
 }
 
+/* A copy in the directory of another would be taken for that one's. */
+static bool belongs_in(const struct cg_migration_record *record, const char *dir)
+{
+    char own[PATH_MAX];
+    struct cg_name target;
+
+    return cg_name_parse(record->target, &target, NULL) == 0 &&
+           cg_migration_dir("", &target, own, NULL) == 0 &&
+           strcmp(strrchr(own, '/'), strrchr(dir, '/')) == 0;
+}
+
 static int read_record(const char *dir, struct cg_migration_record *ret, struct cg_error *err)
 {
     CG_CLEANUP(cg_free) char *text = NULL;
@@ -172,7 +183,13 @@ static int read_record(const char *dir, struct cg_migration_record *ret, struct 
     if (r < 0)
         return r;
     r = cg_migration_record_decode(text, len, ret, err);
-    return r < 0 ? cg_error_prefix(err, r, "%s", path) : 0;
+    if (r < 0)
+        return cg_error_prefix(err, r, "%s", path);
+    if (belongs_in(ret, dir))
+        return 0;
+    r = cg_error_say(err, EINVAL, "%s is the record of a migration into %s", path, ret->target);
+    cg_migration_record_clear(ret);
+    return r;
 }
 
 int cg_migration_read(const char *root, const struct cg_name *target,

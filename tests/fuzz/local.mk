@@ -8,6 +8,7 @@ fuzz_tests = tests/fuzz/fuzz-chunk \
 	tests/fuzz/fuzz-map \
 	tests/fuzz/fuzz-map-states \
 	tests/fuzz/fuzz-mark-key \
+	tests/fuzz/fuzz-migration-header \
 	tests/fuzz/fuzz-migration-json \
 	tests/fuzz/fuzz-name \
 	tests/fuzz/fuzz-page \
@@ -48,6 +49,11 @@ tests_fuzz_fuzz_mark_key_SOURCES = tests/fuzz/fuzz-mark-key.c tests/fuzz/corpus.
 tests_fuzz_fuzz_mark_key_CPPFLAGS = $(AM_CPPFLAGS) # objects of its own
 tests_fuzz_fuzz_mark_key_LDADD = core/libcowgate.la
 
+tests_fuzz_fuzz_migration_header_SOURCES = tests/fuzz/fuzz-migration-header.c tests/fuzz/corpus.c \
+	core/rbd/migration_header.c
+tests_fuzz_fuzz_migration_header_CPPFLAGS = $(AM_CPPFLAGS) # objects of its own
+tests_fuzz_fuzz_migration_header_LDADD = core/libcowgate.la
+
 tests_fuzz_fuzz_migration_json_SOURCES = tests/fuzz/fuzz-migration-json.c tests/fuzz/corpus.c
 tests_fuzz_fuzz_migration_json_LDADD = core/libcowgate.la
 
@@ -76,6 +82,6 @@ tests_fuzz_fuzz_writer_record_SOURCES = tests/fuzz/fuzz-writer-record.c tests/fu
 tests_fuzz_fuzz_writer_record_LDADD = core/libcowgate.la
 
 EXTRA_DIST += tests/fuzz/chunk tests/fuzz/control tests/fuzz/cowgate-json tests/fuzz/hold tests/fuzz/listing \
-	tests/fuzz/map tests/fuzz/map-states tests/fuzz/mark-key tests/fuzz/name tests/fuzz/migration-json tests/fuzz/page \
+	tests/fuzz/map tests/fuzz/map-states tests/fuzz/mark-key tests/fuzz/migration-header tests/fuzz/migration-json tests/fuzz/name tests/fuzz/page \
 	tests/fuzz/partition tests/fuzz/point tests/fuzz/project-json tests/fuzz/repository-json tests/fuzz/volume-json \
 	tests/fuzz/writer-record
