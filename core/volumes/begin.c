@@ -105,11 +105,12 @@ static int refresh_chain(struct cg_volume *v, bool left, struct cg_error *err)
 
     if (r < 0)
         return r;
-    if (*v->json.parent && strcmp(v->filling, v->json.filling) != 0)
-        cg_layers_remove(&mine, v->filling); /* given up */
+    if (!cg_volume_json_names(&v->json, v->filling)) /* given up */
+        cg_layers_remove(&mine, v->filling);
     long at = place_of(head, &mine, parent);
     size_t above = at < 0 ? 0 : (size_t)at + mine.count;
-    bool same = at == 0 && above == head->count && !parent == !*v->json.parent;
+    bool same = at == 0 && above == head->count && mine.count == cg_chain_count(v->head) &&
+                !parent == !*v->json.parent;
     cg_layers_clear(&mine);
     if (at < 0 || head->size != cg_chain_size(v->head))
         return stale(v, err);

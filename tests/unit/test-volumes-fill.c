@@ -126,6 +126,35 @@ static void test_no_room(void **state)
     assert_string_equal(pool_held(), "");
 }
 
+/* As well if the layer that was given up has something: it's in nothing that is made later. */
+static void test_no_room_for_all(void **state)
+{
+    struct cg_image *image;
+
+    (void)state;
+    memset(parent, 0, SIZE / 2); /* what takes no room is filled in */
+    begin_flatten();
+    image = pool_open(second, C, CG_OPEN_WRITE);
+    hook.fail_data_write = true;
+    assert_int_equal(flatten(NULL, NULL), -ENOSPC);
+    hook.fail_data_write = false;
+    assert_int_equal(layers(), 1);
+    put(image, 'W', 4096, 4096);
+    pool_snapshot(pool.space, C "@s");
+    pool_snapshot(pool.space, C "@same");
+    cg_image_unref(image);
+    static const char *const names[] = { C, C "@s", C "@same" };
+    for (size_t i = 0; i < 3; i++) {
+        image = pool_open(pool.space, names[i], CG_OPEN_READ);
+        expect(image, 0, 4096, 0);
+        expect(image, 'W', 4096, 4096);
+        expect(image, 'P', SIZE / 2, SIZE - SIZE / 2);
+        cg_image_unref(image);
+    }
+    pool_remove(pool.space, C "@s");
+    pool_remove(pool.space, C "@same");
+}
+
 /* The writer has it in its chain, and gives it up itself. */
 static void test_no_room_writing(void **state)
 {
@@ -290,8 +319,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_no_room),      TEST(test_no_room_writing),    TEST(test_left),
-        TEST(test_writer_comes), TEST(test_opened_with_parent), TEST(test_killed_before_sync),
+        TEST(test_no_room),
+        TEST(test_no_room_for_all),
+        TEST(test_no_room_writing),
+        TEST(test_left),
+        TEST(test_writer_comes),
+        TEST(test_opened_with_parent),
+        TEST(test_killed_before_sync),
         TEST(test_failed_sync),
     };
 
