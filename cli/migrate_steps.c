@@ -49,20 +49,18 @@ int cli_migration_open(struct cli *cli, const char *target, struct cli_migration
 /* As an argument may be written down: a path absolute. */
 static int canonical(struct cli *cli, const char *source, char ret[static CG_NAME_MAX])
 {
+    CG_CLEANUP(cg_free) char *full = NULL;
     struct cg_name name;
 
     if (cg_arg_kind(source) == CG_ARG_PATH) {
-        CG_CLEANUP(cg_free) char *full = realpath(source, NULL);
+        full = realpath(source, NULL);
         if (!full)
             return cg_error_set(&cli->err, errno, "open %s", source);
         source = full;
-        if (strlen(full) < CG_NAME_MAX)
-            strcpy(ret, full);
-    } else if (strlen(source) < CG_NAME_MAX) {
-        strcpy(ret, source);
     }
     if (strlen(source) >= CG_NAME_MAX)
         return cg_error_set(&cli->err, ENAMETOOLONG, "%.100s…", source);
+    strcpy(ret, source);
     if (cg_arg_kind(ret) == CG_ARG_NAME)
         return cg_name_parse(ret, &name, &cli->err);
     return cli_check_utf8(cli, ret);
