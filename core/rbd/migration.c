@@ -234,7 +234,7 @@ int cg_rbd_migrate_status(void *self, const struct cg_name *name, const char *sp
         return r;
     if (!header) {
         status.state = CG_MIGRATION_UNSETTLED;
-        status.same = true;
+        status.same = spec; /* there was no image before that was saved */
     } else {
         r = ask_header(&p, status.image_id, spec, &status, err);
     }

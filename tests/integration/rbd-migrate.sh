@@ -90,3 +90,9 @@ wait $serve
 nothing_left
 must_fail 1 'rbd/rbd/steps exists already' cowgate migrate run volumes/acme/web rbd/rbd/steps
 nothing_left
+# Also somebody's whose header is lost, but not its data.
+rados -p rbd rm "rbd_header.$(rbd info --format json steps | jq -r .id)"
+rados -p rbd ls | sort >had
+must_fail 1 'rbd/rbd/steps exists already' cowgate migrate run volumes/acme/web rbd/rbd/steps
+rados -p rbd ls | sort | diff had - || fail "it was touched"
+nothing_left
