@@ -196,6 +196,9 @@ static void say_stream(const struct cli_migration *mi)
                 "cowgate: warning: only this host reaches that address: until the commit nobody "
                 "on another can open %s (see --listen and --advertise)\n",
                 record->target);
+    if (cg_arg_kind(record->source) != CG_ARG_NAME)
+        fprintf(stderr, "cowgate: warning: nobody may write to %s before the commit\n",
+                record->source);
     if (record->snapshots && strcmp(record->stream, "file") == 0)
         fprintf(stderr, "cowgate: warning: read by that stream each snapshot takes the whole size "
                         "of the image in the cluster, zeros too\n");

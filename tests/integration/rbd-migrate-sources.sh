@@ -21,6 +21,7 @@ for file in sparse.raw full.raw; do
     loop=$(losetup --find --show $file)
     cleanup_fn losetup -d "$loop"
     move "$loop" $file
+    grep -q "nobody may write to $loop before the commit" prepare.log || fail "$(cat prepare.log)"
     rbd rm --no-progress moved
     same full.raw $file # the source is untouched
 done
