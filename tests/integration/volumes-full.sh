@@ -35,6 +35,7 @@ export COWGATE_RUN=$tmp/run
 start_serve "$tmp/s2"
 v=$(uri "$tmp/s2" volumes/acme/v)
 good -c 'write -P 5 1M 64k'
+wait_for 10 eval '! ls run/map-*' # its writer has ended: nothing gives room back any more
 head -c 64k /dev/zero >run/filler 2>/dev/null || true
 q -c 'write -P 6 600M 64k' || true
 grep -q 'No space left' qemu-io.log || fail "no ENOSPC: $(cat qemu-io.log)"
