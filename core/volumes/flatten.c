@@ -92,10 +92,13 @@ static int edit_begin(struct cg_volume_json *json, const char *uuid, struct cg_e
 
 static int edit_drop(struct cg_volume_json *json, const char *uuid, struct cg_error *err)
 {
-    (void)err;
     cg_layers_remove(&json->head, uuid);
-    for (size_t i = 0; i < json->snapshots; i++)
+    for (size_t i = 0; i < json->snapshots; i++) {
         cg_layers_remove(&json->snapshot[i].layers, uuid);
+        if (json->snapshot[i].layers.count == 0)
+            return cg_error_say(err, EBUSY, "snapshot %s has no other layer",
+                                json->snapshot[i].name);
+    }
     json->filling[0] = '\0';
     return 0;
 }

@@ -155,6 +155,39 @@ static void test_no_room_for_all(void **state)
     pool_remove(pool.space, C "@same");
 }
 
+/* A snapshot of a volume that nothing was written to since it was cloned is the parent's content
+ * also when the layer that is filled from that is given up. */
+static void test_no_room_for_snapshot(void **state)
+{
+    struct cg_image *image;
+
+    (void)state;
+    begin_flatten();
+    pool_snapshot(pool.space, C "@s");
+    pool_clone(pool.space, C "@s", "volumes/p/d");
+    pool_clone(pool.space, C, "volumes/p/e");
+    hook.fail_data_write = true;
+    assert_int_equal(flatten(NULL, NULL), -ENOSPC);
+    hook.fail_data_write = false;
+    static const char *const names[] = { C, C "@s", "volumes/p/d", "volumes/p/e" };
+    for (size_t i = 0; i < 4; i++) {
+        image = pool_open(pool.space, names[i], CG_OPEN_READ);
+        expect(image, 'P', SIZE, 0);
+        cg_image_unref(image);
+    }
+    pool_remove(pool.space, "volumes/p/d");
+    pool_remove(pool.space, "volumes/p/e");
+    assert_int_equal(flatten(NULL, NULL), 0);
+    image = pool_open(pool.space, C "@s", CG_OPEN_READ);
+    expect(image, 'P', SIZE, 0);
+    cg_image_unref(image);
+    pool_remove(pool.space, C "@s");
+    image = pool_open(pool.space, C, CG_OPEN_WRITE);
+    put(image, 'W', 4096, 4096);
+    cg_image_unref(image);
+    expect_flat();
+}
+
 /* The writer has it in its chain, and gives it up itself. */
 static void test_no_room_writing(void **state)
 {
@@ -321,6 +354,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_no_room),
         TEST(test_no_room_for_all),
+        TEST(test_no_room_for_snapshot),
         TEST(test_no_room_writing),
         TEST(test_left),
         TEST(test_writer_comes),
