@@ -49,3 +49,37 @@ cleanup_fn stop $!
 wait_for 30 nbd_answers "$tmp/qcow2.sock"
 move "nbd+unix:///?socket=$tmp/qcow2.sock" sparse.raw
 rbd rm --no-progress moved
+
+# A client that stays, and writes, from before execute until after the commit.
+cat >stays.py <<'PY'
+import nbd, os, sys
+h = nbd.NBD()
+h.connect_uri(sys.argv[1])
+n = 0
+while not os.path.exists("stop") or n < 1000:
+    data = bytes([n % 255 + 1]) * 4096
+    h.pwrite(data, 4096 * (n % 1000))
+    assert h.pread(4096, 4096 * (n % 1000)) == data
+    n += 1
+    if n == 20:
+        open("writes", "w").close()
+h.flush()
+h.shutdown()
+with open("want.raw", "r+b") as f:
+    for i in range(n - 1000, n):
+        f.seek(4096 * (i % 1000))
+        f.write(bytes([i % 255 + 1]) * 4096)
+PY
+start_moving ./full.raw full.raw
+start_serve "$tmp/moved.sock"
+nbd_python stays.py "$(uri "$tmp/moved.sock" rbd/rbd/moved)" &
+stays=$!
+wait_for 60 test -e writes
+cowgate migrate execute rbd/rbd/moved
+cowgate migrate commit rbd/rbd/moved
+wait $prepare
+touch stop
+wait $stays
+stop "$serve_pid"
+rbd export --no-progress moved - | cmp - want.raw
+nothing_left
