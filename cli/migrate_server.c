@@ -277,14 +277,23 @@ static int start(struct cli *cli, const struct cg_migration *m)
     return r < 0 ? r : spawn(cli, m, path, lock, &child, &cli->err);
 }
 
-int cli_migrate_server_start(struct cli *cli, const struct cg_migration *m)
+static int wait_for_it(struct cli *cli, const struct cg_migration *m)
 {
     CG_CLEANUP(cg_close) int lock = -1;
+    int r = open_lock(m->dir, false, &lock, &cli->err);
 
-    int r = cli_migrate_server_runs(m->dir) ? 0 : start(cli, m);
-    if (r == 0)
-        r = open_lock(m->dir, false, &lock, &cli->err);
     return r < 0 ? r : wait_until_it_answers(cli, m, lock);
+}
+
+int cli_migrate_server_start(struct cli *cli, const struct cg_migration *m)
+{
+    if (cli_migrate_server_runs(m->dir)) {
+        int r = wait_for_it(cli, m);
+        if (r == 0 || cli_migrate_server_runs(m->dir))
+            return r;
+    } /* else it was just ending */
+    int r = start(cli, m);
+    return r < 0 ? r : wait_for_it(cli, m);
 }
 
 /* Asks the server, which holds the lock, to end, until it has. */

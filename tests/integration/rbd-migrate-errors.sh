@@ -213,7 +213,7 @@ rm short.raw
 kill -9 "$(cat root/migrations/rbd+rbd+one/server)" # which has it open
 must_fail 1 'short.raw' cowgate migrate execute $one
 cowgate migrate abort $one
-wait $prepare && fail "its server was killed"
+wait $prepare || true # as it sees first that its server died, or that all ended
 nothing_left
 
 # A damaged record hides no other, and nothing is done with what it was of.
