@@ -199,7 +199,7 @@ static int sealed_already(struct cg_volume *v, struct cg_layers *ret, struct cg_
     int r = cg_layer_is_empty(cg_chain_top(v->head), &empty, err);
     if (r < 0 || !empty)
         return r;
-    r = cg_volume_layers_of(v->head, ret, err);
+    r = cg_layers_copy(&v->json.head, ret, err);
     if (r < 0)
         return r;
     ret->count--;
