@@ -11,15 +11,14 @@ cowgate --quiet backup volumes/acme/disk >/dev/null
 
 start_mount
 for i in {1..40}; do
-    dd if=mnt/backups/acme/disk/latest of=/dev/null bs=4M iflag=nocache status=none 2>/dev/null &
-    a=$!
-    dd if=disk.raw of=mnt/volumes/acme/web bs=1M conv=notrunc,fsync status=none 2>/dev/null &
-    b=$!
-    ls -lR mnt >/dev/null 2>&1 &
-    c=$!
-    sleep 0.0$((i % 10))
-    kill -$((i % 2 ? 9 : 2)) $a $b $c 2>/dev/null || true
-    { wait $a $b $c || true; } 2>/dev/null
+    # timeout's children, since a shell that is killed before it becomes a program runs our cleanups
+    end="timeout --signal $((i % 2 ? 9 : 15)) 0.0$((i % 10))1"
+    $end dd if=mnt/backups/acme/disk/latest of=/dev/null bs=4M iflag=nocache status=none 2>/dev/null &
+    reader=$!
+    $end dd if=disk.raw of=mnt/volumes/acme/web bs=1M conv=notrunc,fsync status=none 2>/dev/null &
+    writer=$!
+    $end ls -lR mnt >/dev/null 2>&1 || true
+    { wait $reader $writer || true; } 2>/dev/null
 done
 dd if=disk.raw of=mnt/volumes/acme/web bs=1M conv=notrunc status=none
 cmp mnt/volumes/acme/web disk.raw
