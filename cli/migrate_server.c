@@ -24,6 +24,7 @@
  * at without taking it. */
 
 #define START_SECONDS 60
+#define REACH_SECONDS 5 /* that one which serves may take to be reached */
 #define STOP_SECONDS 60
 #define LOCK_FD 100 /* out of the way of what a server's descriptors are numbered by */
 
@@ -218,42 +219,66 @@ int cli_migrate_server_died(const char *dir, struct cg_error *err)
                                 : "it said nothing");
 }
 
-static int answers(const struct cg_migration *m, struct cg_error *err)
+static int open_at(const struct cg_migration *m, const char *address, struct cg_error *err)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     char location[CG_NAME_MAX * 2];
     const struct cg_migration_image *last = &m->record.image[m->record.count - 1];
-    int r = cg_migrate_location(m->record.address, last->name, location, err);
+    int r = cg_migrate_location(address, last->name, location, err);
 
     if (r < 0)
         return r;
+    return strcmp(m->record.stream, "file") == 0 ? cg_file_open(location, false, &image, err)
+                                                 : cg_nbd_open(location, false, &image, err);
+}
+
+/* Whether it serves, be it that nobody reaches it: by what it says, as somebody else may answer at
+ * an address that ours is still trying to take, or by its own mount. */
+static bool serves(const struct cg_migration *m)
+{
+    char text[LOG_SIZE], path[PATH_MAX];
+
     if (strcmp(m->record.stream, "file") == 0)
-        return cg_file_open(location, false, &image, err);
-    /* Somebody else may answer at an address that ours is still trying to take. */
-    char text[LOG_SIZE];
+        return run_path(&m->record, "", path, NULL) == 0 && open_at(m, path, NULL) == 0;
     read_log(m->dir, false, text);
-    if (!strstr(text, "serving on "))
-        return cg_error_say(err, EAGAIN, "it isn't ready yet");
-    return cg_nbd_open(location, false, &image, err);
+    return strstr(text, "serving on ") != NULL;
+}
+
+static time_t seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
 }
 
 static int wait_until_it_answers(struct cli *cli, const struct cg_migration *m, int lock)
 {
     const struct timespec pause = { .tv_nsec = 20000000 };
     struct cg_error *err = &cli->err;
-    int r = 0;
+    time_t end = seconds() + START_SECONDS;
+    bool up = false;
+    int r;
 
-    for (unsigned i = 0; i < START_SECONDS * 50; i++) {
+    do {
         if (!is_locked(lock))
             return cli_migrate_server_died(m->dir, err);
-        r = answers(m, err);
+        if (!up && serves(m)) {
+            up = true;
+            end = seconds() + REACH_SECONDS;
+        }
+        r = up ? open_at(m, m->record.address, err)
+               : cg_error_say(err, EAGAIN, "it isn't ready yet");
         if (r == 0)
             return 0;
         if (cli_interrupted())
             return cg_error_say(err, ECANCELED, "interrupted");
         nanosleep(&pause, NULL);
-    }
-    return cg_error_prefix(err, r, "the migration's server doesn't answer");
+    } while (seconds() < end);
+    return cg_error_prefix(err, r,
+                           up ? "the migration's server doesn't answer at %s"
+                              : "the migration's server doesn't answer",
+                           m->record.address);
 }
 
 /* Starts it; afterwards only it has the lock. */

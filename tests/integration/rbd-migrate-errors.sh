@@ -56,6 +56,7 @@ rbd rm --no-progress one
 
 # Addresses: nobody's, another root's.
 refused 'nobody serves this at' prepare "$point" $one --advertise /nonexistent
+refused "the migration's server doesn't answer at /nonexistent" prepare "$point" $one --serve --advertise /nonexistent
 mkdir -p "other/$(dirname "$point")"
 head -c 15M src.raw >"other/$point"
 refused "has 15728640 bytes, not 16777216: it belongs to another root" prepare "$point" $one --advertise "$tmp/other"
