@@ -361,23 +361,50 @@ int cli_migration_prepare(struct cli *cli, const char *source, const char *targe
     return r;
 }
 
+/* What is left of an execute that didn't get to its end. */
+static int not_filled(struct cli_migration *mi, int r)
+{
+    const struct cg_migration_record *record = &mi->m->record;
+    struct cg_error why = mi->cli->err;
+
+    return cg_error_say(&mi->cli->err, -r,
+                        "%.500s; it can be used as it is%s: 'cowgate migrate execute %s' goes on, "
+                        "'cowgate migrate abort %s' takes it back",
+                        why.message,
+                        !record->own                          ? ""
+                        : cli_migrate_server_runs(mi->m->dir) ? ", its server runs on"
+                                                              : " when its server runs again",
+                        record->target, record->target);
+}
+
 /* librbd counts what the person knows as bytes. */
 struct scale {
     const struct cg_progress *progress;
     uint64_t size;
+    struct cli_migration *interruptible; /* or NULL: it goes to its end */
 };
 
 static int report(void *opaque, uint64_t done, uint64_t total)
 {
     const struct scale *s = opaque;
     double share = total ? (double)done / (double)total : 1;
+    uint64_t bytes = (uint64_t)(share * (double)s->size);
 
-    return s->progress->report(s->progress->opaque, (uint64_t)(share * (double)s->size), s->size);
+    if (s->progress->report(s->progress->opaque, bytes, s->size) == 0 || !s->interruptible)
+        return 0;
+    /* librbd can't be told to stop; but it can go on after any end of a process. */
+    struct cli_migration *mi = s->interruptible;
+    cli_progress_end();
+    cg_error_say(&mi->cli->err, ECANCELED, "fill %s: interrupted", mi->m->record.target);
+    not_filled(mi, -ECANCELED);
+    _exit(cli_failed(mi->cli));
 }
 
 static int step(struct cli_migration *mi, enum cg_migration_step step, const char *what)
 {
-    struct scale s = { .progress = cli_progress_begin(mi->cli, what), .size = mi->m->record.size };
+    struct scale s = { .progress = cli_progress_begin(mi->cli, what),
+                       .size = mi->m->record.size,
+                       .interruptible = step == CG_MIGRATION_EXECUTE ? mi : NULL };
     int r = cg_space_migrate_step(mi->space, &mi->target, step, report, &s, &mi->cli->err);
 
     cli_progress_end();
@@ -400,17 +427,7 @@ int cli_migration_execute(struct cli_migration *mi)
     if (status.state == CG_MIGRATION_EXECUTED || status.state == CG_MIGRATION_NONE)
         return 0;
     r = step(mi, CG_MIGRATION_EXECUTE, "migrate");
-    if (r == 0)
-        return 0;
-    struct cg_error why = *err;
-    return cg_error_say(err, -r,
-                        "%.500s; it can be used as it is%s: 'cowgate migrate execute %s' goes on, "
-                        "'cowgate migrate abort %s' takes it back",
-                        why.message,
-                        !record->own                          ? ""
-                        : cli_migrate_server_runs(mi->m->dir) ? ", its server runs on"
-                                                              : " when its server runs again",
-                        record->target, record->target);
+    return r < 0 ? not_filled(mi, r) : 0;
 }
 
 /* A file has no holes for librbd. */

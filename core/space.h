@@ -162,8 +162,8 @@ struct cg_space_ops {
                            struct cg_error *err);
     /* EXECUTE fills it, and may be called again after it failed or died; COMMIT makes it
      * independent of the stream; ABORT removes it; SPARSIFY, after COMMIT, gives back what was
-     * copied as zeros from a stream that has no holes.  progress may be NULL; a non-zero return of
-     * it cancels EXECUTE. */
+     * copied as zeros from a stream that has no holes.  progress may be NULL; what it
+     * returns counts for nothing: none can be cancelled, but EXECUTE may die with its process. */
     int (*migrate_step)(void *self, const struct cg_name *name, enum cg_migration_step step,
                         int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                         struct cg_error *err);

@@ -68,16 +68,15 @@ int cg_rbd_migrate_prepare(void *self, const struct cg_name *name, const char *s
 struct stepping {
     int (*progress)(void *opaque, uint64_t done, uint64_t total);
     void *opaque;
-    bool can_cancel, cancelled;
 };
 
 static int stepped(uint64_t done, uint64_t total, void *opaque)
 {
     struct stepping *s = opaque;
 
-    if (s->progress && s->progress(s->opaque, done, total) && s->can_cancel)
-        s->cancelled = true;
-    return s->cancelled ? -ECANCELED : 0;
+    if (s->progress)
+        s->progress(s->opaque, done, total);
+    return 0;
 }
 
 /* The id of an image, which the object rbd_id.NAME has as its content.  librbd can't be asked: it
@@ -145,9 +144,7 @@ int cg_rbd_migrate_step(void *self, const struct cg_name *name, enum cg_migratio
                         struct cg_error *err)
 {
     static const char *const verbs[] = { "fill", "commit", "abort", "sparsify" };
-    struct stepping s = { .progress = progress,
-                          .opaque = opaque,
-                          .can_cancel = step == CG_MIGRATION_EXECUTE };
+    struct stepping s = { .progress = progress, .opaque = opaque };
     struct cg_rbd_place p;
     int r = cg_rbd_place_head(self, name, "migrate to", &p, err);
 
@@ -161,8 +158,6 @@ int cg_rbd_migrate_step(void *self, const struct cg_name *name, enum cg_migratio
         r = rbd_migration_commit_with_progress(p.io, p.image, stepped, &s);
     else
         r = remove_target(&p, &s, err);
-    if (r < 0 && s.cancelled)
-        return cg_error_say(err, ECANCELED, "%s %s: interrupted", verbs[step], p.text);
     if (r == -EBUSY)
         return cg_error_say(err, EBUSY,
                             "%s %s: it is open elsewhere (one that died is forgotten after half a "

@@ -137,6 +137,7 @@ if [ "$stream" = nbd ]; then
 fi
 
 prepare() {
+    rm -f prepare.log
     cowgate migrate prepare "$1" $one --serve 2>prepare.log &
     prepare=$!
     cleanup_fn stop $prepare

@@ -34,6 +34,7 @@ cant_be_read() {
 }
 
 prepare() {
+    rm -f prepare.log
     cowgate migrate prepare "$1" rbd/rbd/one --serve 2>prepare.log &
     prepare=$!
     cleanup_fn stop $prepare
@@ -108,6 +109,40 @@ wait $prepare || true # it may have seen that its server had died
 rbd export --no-progress one - | cmp - src.raw
 rbd rm --no-progress one
 nothing_left
+
+# Asked to end in the middle it does, the image stays in use, and its server runs.
+prepare "$point"
+execute_and eval 'kill $execute'
+grep -q 'interrupted; it can be used as it is, its server runs on' execute.log || fail "$(cat execute.log)"
+rbd export --no-progress one - | cmp - src.raw
+cowgate migrate run "$point" rbd/rbd/one 2>run.log
+wait $prepare
+rbd export --no-progress one - | cmp - src.raw
+rbd rm --no-progress one
+nothing_left
+
+# An error of a read isn't zeros, one of block status isn't a hole.
+if [ "$stream" = nbd ]; then
+    start_serve_with_errors() {
+        nbdkit --foreground --unix "$tmp/e" --filter=error "$COWGATE_PLUGIN" root=root readonly=true \
+            error-extents-rate=100% error-pread-rate=100% error-pread-file="$tmp/trigger" >errors.log 2>&1 &
+        cleanup_fn stop $!
+        wait_for 30 nbd_answers "$tmp/e"
+    }
+    start_serve_with_errors
+    cowgate migrate prepare "$point" rbd/rbd/one --advertise "$(uri "$tmp/e")"
+    touch trigger
+    must_fail 1 'Input/output error.* goes on' cowgate migrate execute rbd/rbd/one
+    never_wrong
+    [ "$(state)" = executing ] || fail "$(state)"
+    rm trigger
+    rbd export --no-progress one - | cmp - src.raw
+    cowgate migrate execute rbd/rbd/one
+    cowgate migrate commit rbd/rbd/one
+    rbd export --no-progress one - | cmp - src.raw
+    rbd rm --no-progress one
+    nothing_left
+fi
 
 # A chunk is lost for ever: the image never has zeros in its place.
 chunk=$(find root/repo/acme/chunks -type f | shuf -n 1)
