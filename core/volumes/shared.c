@@ -57,42 +57,54 @@ static bool same_layer(struct cg_chain *a, size_t i, struct cg_chain *b, size_t 
     return strcmp(cg_layer_uuid(cg_chain_layer(a, i)), cg_layer_uuid(cg_chain_layer(b, j))) == 0;
 }
 
-/* Where the layers of before begin in now: others may have come below, before or in the parent's
+/* Where layer `first` of before is in now: others may have come below, before or in the parent's
  * place (flatten). */
-static size_t place_of(struct cg_chain *before, struct cg_chain *now)
+static size_t place_of(struct cg_chain *before, size_t first, struct cg_chain *now)
 {
     size_t at = 0;
 
     if (cg_chain_parent(before))
-        while (at < cg_chain_count(now) && !same_layer(before, 0, now, at))
+        while (at < cg_chain_count(now) && !same_layer(before, first, now, at))
             at++;
     return at;
 }
 
-/* The one shows what the other does: the same layers, and what one has above them is empty (a
- * snapshot was made in between). */
-static bool chains_same(struct cg_chain *before, struct cg_chain *now)
+/* The one, from its layer `first` on, shows what the other does: the same layers, and what one has
+ * above them is empty (a snapshot was made in between). */
+static bool chains_same(struct cg_chain *before, size_t first, struct cg_chain *now)
 {
-    size_t at = place_of(before, now), i = 0;
-    size_t nb = cg_chain_count(before), nn = cg_chain_count(now) - at;
+    size_t at = place_of(before, first, now), i = 0;
+    size_t nb = cg_chain_count(before) - first, nn = cg_chain_count(now) - at;
     bool same = nn > 0 && cg_chain_size(before) == cg_chain_size(now);
 
     for (; same && i < nb && i < nn; i++)
-        same = same_layer(before, i, now, at + i);
+        same = same_layer(before, first + i, now, at + i);
     for (; same && (i < nb || i < nn); i++) {
-        struct cg_layer *layer = i < nb ? cg_chain_layer(before, i) : cg_chain_layer(now, at + i);
+        struct cg_layer *layer =
+            i < nb ? cg_chain_layer(before, first + i) : cg_chain_layer(now, at + i);
         if (cg_layer_is_empty(layer, &same, NULL) < 0)
             return false;
     }
     return same;
 }
 
+static bool has_layer(struct cg_chain *chain, const char *uuid)
+{
+    for (size_t i = 0; i < cg_chain_count(chain); i++)
+        if (strcmp(cg_layer_uuid(cg_chain_layer(chain, i)), uuid) == 0)
+            return true;
+    return false;
+}
+
 /* now isn't among the open ones yet. */
 static bool shows_same(struct cg_volume *before, struct cg_volume *now)
 {
     CG_CLEANUP(cg_chain_cleanup) struct cg_chain *head = cg_volume_head(before);
+    const char *lowest = cg_layer_uuid(cg_chain_layer(head, 0));
+    /* What was being filled, and given up since, said nothing else than the parent. */
+    bool given_up = strcmp(lowest, before->filling) == 0 && !has_layer(now->head, lowest);
 
-    return chains_same(head, now->head);
+    return chains_same(head, given_up ? 1 : 0, now->head);
 }
 
 static struct cg_volume *find_snapshot_locked(struct cg_volume *v)

@@ -114,6 +114,7 @@ static void test_no_room(void **state)
     assert_int_equal(filled(), -1);
     assert_int_equal(layers(), 1);
     assert_string_not_equal(pool_held(), "");
+    cg_image_unref(pool_open(third, C, CG_OPEN_WRITE)); /* shows what `with` does */
     put(with, 'W', 4096, 4096);
     expect(with, 'W', 4096, 4096);
     expect(with, 'P', SIZE - 8192, 8192);
