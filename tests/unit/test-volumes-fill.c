@@ -308,6 +308,44 @@ static void flatten_all(struct cg_space *space)
     cg_space_flatten(space, &c, 0, NULL, NULL, &err);
 }
 
+static void fail_flatten(struct cg_space *space)
+{
+    hook.fail_data_write = true;
+    flatten_all(space);
+}
+
+/* Whoever gives up for want of room may be killed before each change of a file: snapshots, clones
+ * and the volume stay what they are. */
+static void test_killed_giving_up(void **state)
+{
+    struct cg_name s = pool_name(C "@s");
+    struct cg_image *image;
+    struct cg_error err;
+    bool killed = true;
+
+    (void)state;
+    memset(parent, 0, SIZE / 2);
+    for (unsigned at = 1; killed; at++) {
+        killed = in_killed_process_at(at, fail_flatten);
+        pool_snapshot(pool.space, C "@s");
+        static const char *const names[] = { C, C "@s" };
+        for (size_t i = 0; i < 2; i++) {
+            image = pool_open(pool.space, names[i], CG_OPEN_READ);
+            expect(image, 0, SIZE / 2, 0);
+            expect(image, 'P', SIZE - SIZE / 2, SIZE / 2);
+            cg_image_unref(image);
+        }
+        assert_int_equal(cg_space_rollback(pool.space, &s, &err), 0);
+        pool_remove(pool.space, C "@s");
+        assert_string_not_equal(pool_held(), "");
+    }
+    assert_int_equal(flatten(NULL, NULL), 0);
+    assert_string_equal(pool_held(), "");
+    image = pool_open(pool.space, C, CG_OPEN_READ);
+    expect(image, 'P', SIZE - SIZE / 2, SIZE / 2);
+    cg_image_unref(image);
+}
+
 static void killed_at_last_sync(struct cg_space *space)
 {
     hook.kill_at_sync = 2; /* of the map, after the data's */
@@ -360,6 +398,7 @@ int main(void)
         TEST(test_left),
         TEST(test_writer_comes),
         TEST(test_opened_with_parent),
+        TEST(test_killed_giving_up),
         TEST(test_killed_before_sync),
         TEST(test_failed_sync),
     };
