@@ -162,6 +162,26 @@ static int abort_image(struct cli_migration *mi)
                                  &mi->cli->err);
 }
 
+#define FORGET_SECONDS 45
+
+/* Whoever died in the middle still counts as having the image open: in Ceph for half a minute. */
+static int patiently(struct cli_migration *mi, int (*attempt)(struct cli_migration *mi))
+{
+    const struct cg_progress *interrupts;
+    int r = attempt(mi);
+
+    if (r == -EBUSY && !mi->cli->quiet)
+        fprintf(stderr, "cowgate: %s: waiting for that\n", mi->cli->err.message);
+    for (unsigned i = 0; r == -EBUSY && i < FORGET_SECONDS; i++) {
+        interrupts = cli_progress_begin(mi->cli, NULL);
+        if (interrupts->report(interrupts->opaque, 0, 0))
+            return r;
+        sleep(1);
+        r = attempt(mi);
+    }
+    return r;
+}
+
 /* Looks what an earlier try did that was killed.  *ret_there: the new image is there and whole;
  * else there is none. */
 static int settle(struct cli_migration *mi, bool *ret_there)
@@ -174,13 +194,22 @@ static int settle(struct cli_migration *mi, bool *ret_there)
     if (r < 0)
         return r == -ENOENT ? 0 : r;
     if (record->spec && status.state == CG_MIGRATION_NONE)
-        return remove_leftover(mi);
+        return patiently(mi, remove_leftover);
     if (!status.same)
         return cg_error_say(&mi->cli->err, EEXIST, "%s exists already", record->target);
     if (status.state == CG_MIGRATION_UNSETTLED)
-        return abort_image(mi);
+        return patiently(mi, abort_image);
     *ret_there = true;
     return 0;
+}
+
+/* True if it's a name that can be written. */
+static bool is_head(const char *source)
+{
+    struct cg_name name;
+
+    return cg_arg_kind(source) == CG_ARG_NAME && cg_name_parse(source, &name, NULL) == 0 &&
+           name.space != CG_NAME_BACKUPS && !name.snapshot[0];
 }
 
 static void say_stream(const struct cli_migration *mi)
@@ -196,6 +225,9 @@ static void say_stream(const struct cli_migration *mi)
                 "cowgate: warning: only this host reaches that address: until the commit nobody "
                 "on another can open %s (see --listen and --advertise)\n",
                 record->target);
+    if (is_head(record->source))
+        fprintf(stderr, "it is migrated as it is now: what is written to %s later stays there\n",
+                record->source);
     if (cg_arg_kind(record->source) != CG_ARG_NAME)
         fprintf(stderr, "cowgate: warning: nobody may write to %s before the commit\n",
                 record->source);
@@ -430,14 +462,16 @@ int cli_migration_execute(struct cli_migration *mi)
     return r < 0 ? not_filled(mi, r) : 0;
 }
 
-/* A file has no holes for librbd. */
+/* A raw file has no holes for librbd, and a qcow2 one of a device or an export only those that it
+ * tells. */
 static bool reads_holes_as_data(const struct cg_migration_record *record)
 {
     const char *name = record->image[record->count - 1].name;
     size_t len = strlen(name);
 
     return strcmp(record->stream, "file") == 0 &&
-           (len < 6 || strcmp(name + len - 6, ".qcow2") != 0);
+           (len < 6 || strcmp(name + len - 6, ".qcow2") != 0 ||
+            cg_arg_kind(record->source) != CG_ARG_NAME);
 }
 
 static int set_phase(struct cli_migration *mi, enum cg_migration_phase phase)
@@ -474,15 +508,19 @@ int cli_migration_commit(struct cli_migration *mi)
     return r < 0 ? r : finish(mi);
 }
 
+static int abort_step(struct cli_migration *mi)
+{
+    return step(mi, CG_MIGRATION_ABORT, "abort");
+}
+
 /* Removes the image if it's the migration's. */
 static int take_back(struct cli_migration *mi, const struct cg_migration_status *status)
 {
     if (status->state != CG_MIGRATION_NONE) /* look has compared the id, if it's known */
-        return status->same || mi->m->record.image_id[0] ? step(mi, CG_MIGRATION_ABORT, "abort")
-                                                         : 0;
+        return status->same || mi->m->record.image_id[0] ? patiently(mi, abort_step) : 0;
     if (!mi->m->record.spec)
         return 0;
-    int r = remove_leftover(mi);
+    int r = patiently(mi, remove_leftover);
     return r == -EEXIST ? 0 : r;
 }
 

@@ -12,6 +12,7 @@
 #include "core/image/detect.h"
 #include "core/image/file.h"
 #include "core/image/nbd.h"
+#include "core/image/qcow2.h"
 #include "core/image/readahead.h"
 #include "core/image/window.h"
 #include "core/module.h"
@@ -202,7 +203,27 @@ static int read_ahead(struct cg_gateway *g, struct cg_image **image, struct cg_e
     return r;
 }
 
-/* Opens name in its space and lays a window over it if a partition is meant. */
+/* What is laid over the image that a name's space opens: a window if a partition is meant, or
+ * SNAPSHOT.qcow2. */
+static int lay_over(const struct cg_name *name, struct cg_image *image, struct cg_image **ret_image,
+                    struct cg_error *err)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *file = NULL;
+    char text[CG_NAME_MAX];
+    int r = 0;
+
+    if (name->qcow2 && name->space != CG_NAME_BACKUPS) {
+        r = cg_qcow2_open(image, &file, err);
+        image = file;
+    }
+    if (r == 0 && name->partition)
+        r = cg_window_open_partition(image, name->partition, ret_image, err);
+    else if (r == 0)
+        *ret_image = cg_image_ref(image);
+    return r < 0 ? cg_error_prefix(err, r, "%s", cg_name_text(name, false, text)) : 0;
+}
+
+/* Opens name in its space, with what is laid over it. */
 static int open_in_space(struct cg_gateway *g, struct cg_space *space, const struct cg_name *name,
                          unsigned flags, struct cg_image **ret_image, struct cg_error *err)
 {
@@ -211,16 +232,7 @@ static int open_in_space(struct cg_gateway *g, struct cg_space *space, const str
 
     if (r == 0 && cg_image_immutable(image))
         r = read_ahead(g, &image, err);
-    if (r < 0)
-        return r;
-    if (name->partition) {
-        r = cg_window_open_partition(image, name->partition, ret_image, err);
-        char text[CG_NAME_MAX];
-        return r < 0 ? cg_error_prefix(err, r, "%s", cg_name_text(name, false, text)) : 0;
-    }
-    *ret_image = image;
-    image = NULL;
-    return 0;
+    return r < 0 ? r : lay_over(name, image, ret_image, err);
 }
 
 int cg_gateway_open(struct cg_gateway *g, const struct cg_name *name, unsigned flags,

@@ -111,9 +111,15 @@ static int directory_stat(struct cg_fs *fs, const struct cg_name *name, struct s
 
 /* Files */
 
-/* A partition's size is known only to its table. */
-static int partition_size(struct cg_fs *fs, const struct cg_name *name, uint64_t *ret_size,
-                          struct cg_error *err)
+/* A partition's size is known only to its table, and a snapshot as a qcow2 file isn't the space's
+ * either. */
+static bool is_laid_over(const struct cg_name *name)
+{
+    return name->partition || (name->qcow2 && name->space != CG_NAME_BACKUPS);
+}
+
+static int opened_size(struct cg_fs *fs, const struct cg_name *name, uint64_t *ret_size,
+                       struct cg_error *err)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
     int r = cg_gateway_open(fs->gateway, name, CG_OPEN_READ, &image, err);
@@ -139,7 +145,7 @@ static uint64_t allocated(const json_t *info, const struct cg_name *name, uint64
 {
     uint64_t bytes = size;
 
-    if (!name->partition)
+    if (!is_laid_over(name))
         json_number(info, "allocated", &bytes);
     return bytes < size ? bytes : size - CG_SECTOR;
 }
@@ -161,8 +167,8 @@ static int file_stat(struct cg_fs *fs, const struct cg_name *name, struct stat *
     if (r < 0)
         return r;
     if (!cg_opens_find(fs->opens, path, &size, &written)) {
-        if (name->partition)
-            r = partition_size(fs, name, &size, err);
+        if (is_laid_over(name))
+            r = opened_size(fs, name, &size, err);
         else if (!json_number(info, "size", &size))
             r = cg_error_say(err, EIO, "%s: its size is unknown", path);
     }

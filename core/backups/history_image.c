@@ -7,7 +7,6 @@
  */
 #include "config.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -43,24 +42,6 @@ struct history_image {
     _Atomic uint64_t last; /* slot that was read last */
 };
 
-static void put16(uint8_t *p, uint16_t v)
-{
-    v = htobe16(v);
-    memcpy(p, &v, sizeof v);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    v = htobe32(v);
-    memcpy(p, &v, sizeof v);
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-    v = htobe64(v);
-    memcpy(p, &v, sizeof v);
-}
-
 static uint64_t clusters(uint64_t bytes)
 {
     return cg_round_up(bytes, CLUSTER) / CLUSTER;
@@ -91,17 +72,17 @@ static void make_header(const struct history_image *q, uint8_t *to)
     unsigned points = cg_history_count(q->h);
 
     memcpy(to, "QFI\xfb", 4);
-    put32(to + 4, 3);
-    put32(to + 20, CLUSTER_BITS);
-    put64(to + 24, last_point(q)->size);
-    put32(to + 36, l1_size(q, points));
-    put64(to + 40, q->l1_first[points] * CLUSTER);
-    put64(to + 48, q->table * CLUSTER);
-    put32(to + 56, (uint32_t)(q->blocks - q->table));
-    put32(to + 60, points);
-    put64(to + 64, q->snapshot_table * CLUSTER);
-    put32(to + 96, 4); /* refcounts of 16 bits */
-    put32(to + 100, HEADER_LENGTH);
+    cg_put_be32(to + 4, 3);
+    cg_put_be32(to + 20, CLUSTER_BITS);
+    cg_put_be64(to + 24, last_point(q)->size);
+    cg_put_be32(to + 36, l1_size(q, points));
+    cg_put_be64(to + 40, q->l1_first[points] * CLUSTER);
+    cg_put_be64(to + 48, q->table * CLUSTER);
+    cg_put_be32(to + 56, (uint32_t)(q->blocks - q->table));
+    cg_put_be32(to + 60, points);
+    cg_put_be64(to + 64, q->snapshot_table * CLUSTER);
+    cg_put_be32(to + 96, 4); /* refcounts of 16 bits */
+    cg_put_be32(to + 100, HEADER_LENGTH);
 }
 
 static void make_refcount_table(const struct history_image *q, uint64_t part, uint8_t *to)
@@ -109,7 +90,7 @@ static void make_refcount_table(const struct history_image *q, uint64_t part, ui
     uint64_t count = q->snapshot_table - q->blocks;
 
     for (uint64_t i = 0; i < L2_ENTRIES && part * L2_ENTRIES + i < count; i++)
-        put64(to + 8 * i, (q->blocks + part * L2_ENTRIES + i) * CLUSTER);
+        cg_put_be64(to + 8 * i, (q->blocks + part * L2_ENTRIES + i) * CLUSTER);
 }
 
 /* Bytes that a slot's chunk has. */
@@ -129,7 +110,7 @@ static uint64_t count_slot(const struct history_image *q, uint64_t cluster, uint
     cg_history_slot(q->h, (cluster - q->data) / CHUNK_CLUSTERS, &use);
     uint64_t used = clusters(slot_len(q, &use));
     for (uint64_t i = 0; i < n; i++)
-        put16(to + 2 * i, in + i < used ? (uint16_t)use.refs : 0);
+        cg_put_be16(to + 2 * i, in + i < used ? (uint16_t)use.refs : 0);
     return n;
 }
 
@@ -146,10 +127,10 @@ static void make_refcounts(const struct history_image *q, uint64_t block, uint8_
             continue;
         }
         if (c < q->l2) {
-            put16(at, 1);
+            cg_put_be16(at, 1);
         } else if (c < q->l2 + tables) {
             cg_history_table(q->h, c - q->l2, &use);
-            put16(at, (uint16_t)use.refs);
+            cg_put_be16(at, (uint16_t)use.refs);
         }
         c++;
     }
@@ -165,7 +146,7 @@ static void make_l1(const struct history_image *q, uint64_t cluster, uint8_t *to
     uint64_t first = (cluster - q->l1_first[i]) * L2_ENTRIES, size = l1_size(q, i);
     for (uint64_t n = first; n < size && n < first + L2_ENTRIES; n++) {
         if (cg_history_l2(q->h, point_of_l1(q, i), n, &l2))
-            put64(to + 8 * (n - first), (q->l2 + l2) * CLUSTER);
+            cg_put_be64(to + 8 * (n - first), (q->l2 + l2) * CLUSTER);
     }
 }
 
@@ -186,7 +167,7 @@ static void make_l2(const struct history_image *q, uint64_t l2, uint8_t *to)
             uint64_t entry = kind == CG_HISTORY_ZERO
                                  ? ZERO_FLAG
                                  : (q->data + slot * CHUNK_CLUSTERS + k) * CLUSTER;
-            put64(to + 8 * (i * CHUNK_CLUSTERS + k), entry);
+            cg_put_be64(to + 8 * (i * CHUNK_CLUSTERS + k), entry);
         }
     }
 }
@@ -325,13 +306,13 @@ static uint64_t make_snapshots(struct history_image *q)
         size_t len = snapshot_bytes(q, i, id);
         if (q->snapshots) {
             uint8_t *to = q->snapshots + at;
-            put64(to, q->l1_first[i] * CLUSTER);
-            put32(to + 8, l1_size(q, i));
-            put16(to + 12, (uint16_t)strlen(id));
-            put16(to + 14, (uint16_t)strlen(point->name));
-            put32(to + 16, (uint32_t)point->time);
-            put32(to + 36, SNAPSHOT_EXTRA);
-            put64(to + SNAPSHOT_HEADER + 8, point->size);
+            cg_put_be64(to, q->l1_first[i] * CLUSTER);
+            cg_put_be32(to + 8, l1_size(q, i));
+            cg_put_be16(to + 12, (uint16_t)strlen(id));
+            cg_put_be16(to + 14, (uint16_t)strlen(point->name));
+            cg_put_be32(to + 16, (uint32_t)point->time);
+            cg_put_be32(to + 36, SNAPSHOT_EXTRA);
+            cg_put_be64(to + SNAPSHOT_HEADER + 8, point->size);
             uint8_t *text = to + SNAPSHOT_HEADER + SNAPSHOT_EXTRA;
             memcpy(text, id, strlen(id));
             memcpy(text + strlen(id), point->name, strlen(point->name));

@@ -1,4 +1,5 @@
-/* Bytes as stored: little-endian codec, hex, CRC-32C, zero detection, random bytes and uuids. */
+/* Bytes as stored: little- and big-endian codec, hex, CRC-32C, zero detection, random bytes and
+ * uuids. */
 #ifndef CG_BASE_BYTES_H
 #define CG_BASE_BYTES_H
 
@@ -37,6 +38,24 @@ static inline void cg_put_le64(uint8_t *p, uint64_t v)
 {
     cg_put_le32(p, (uint32_t)v);
     cg_put_le32(p + 4, (uint32_t)(v >> 32));
+}
+
+static inline void cg_put_be16(uint8_t *p, uint16_t v)
+{
+    p[0] = (uint8_t)(v >> 8);
+    p[1] = (uint8_t)v;
+}
+
+static inline void cg_put_be32(uint8_t *p, uint32_t v)
+{
+    cg_put_be16(p, (uint16_t)(v >> 16));
+    cg_put_be16(p + 2, (uint16_t)v);
+}
+
+static inline void cg_put_be64(uint8_t *p, uint64_t v)
+{
+    cg_put_be32(p, (uint32_t)(v >> 32));
+    cg_put_be32(p + 4, (uint32_t)v);
 }
 
 /* align is a power of two.  cg_round_up must not overflow: the callers' values are at most

@@ -164,6 +164,11 @@ static const char *parse_last(struct cg_name *n, char *last)
     n->partition = partition_suffix(last, strlen(last), &stem);
     last[stem] = '\0';
     char *at = strchr(last, '@');
+    bool constant = n->space == CG_NAME_BACKUPS ? n->parts == 2 : at != NULL;
+    if (constant && ends_with(last, strlen(last), ".qcow2")) {
+        n->qcow2 = true;
+        last[strlen(last) - strlen(".qcow2")] = '\0';
+    }
     if (at && n->space == CG_NAME_BACKUPS)
         return "has an '@', but backups have points, not snapshots";
     if (at) {
@@ -173,10 +178,6 @@ static const char *parse_last(struct cg_name *n, char *last)
         if (why)
             return why;
         strcpy(n->snapshot, at + 1);
-    }
-    if (n->space == CG_NAME_BACKUPS && n->parts == 2 && ends_with(last, strlen(last), ".qcow2")) {
-        n->qcow2 = true;
-        last[strlen(last) - strlen(".qcow2")] = '\0';
     }
     if (strlen(last) > CG_PART_MAX)
         return "has a part of more than 128 characters";

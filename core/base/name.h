@@ -1,8 +1,8 @@
 /* The one grammar for names: CLI arguments, NBD export names and FUSE paths.
  *
- *     volumes/PROJECT/VOLUME[@SNAPSHOT]
+ *     volumes/PROJECT/VOLUME[@SNAPSHOT[.qcow2]]
  *     backups/PROJECT/VOLUME/POINT[.qcow2]
- *     rbd/POOL[/NAMESPACE]/IMAGE[@SNAPSHOT]
+ *     rbd/POOL[/NAMESPACE]/IMAGE[@SNAPSHOT[.qcow2]]
  *     any of them with .pN: its N-th partition
  *
  * Only the form is checked here; what exists is for the spaces to know.
@@ -33,7 +33,7 @@ struct cg_name {
                                              point; rbd: pool, [namespace,] image */
     char snapshot[CG_PART_MAX + 1];       /* "" for none */
     unsigned partition;                   /* 0 for the whole image */
-    bool qcow2;                           /* POINT.qcow2 */
+    bool qcow2;                           /* POINT.qcow2: with its history; SNAPSHOT.qcow2 */
     bool draft;                           /* a volume that is being filled and isn't visible under
                                              its name yet; never set by parsing */
 };

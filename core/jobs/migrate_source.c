@@ -43,9 +43,12 @@ static int add_clone(struct cg_migration *m, const struct cg_name *source, const
     const char *project = source && source->space != CG_NAME_RBD ? source->part[0] : "migrate";
     char text[CG_NAME_MAX], number[24] = "";
 
+    /* librbd takes all of a raw file for data; but snapshots only a raw image can have. */
+    bool qcow2 = strcmp(m->record.stream, "file") == 0 && !m->record.snapshots;
     if (snapshot[0])
         snprintf(number, sizeof number, "-%zu", m->record.count + 1);
-    snprintf(text, sizeof text, "volumes/%s/migrate-%s%s@source", project, m->record.uuid, number);
+    snprintf(text, sizeof text, "volumes/%s/migrate-%s%s@source%s", project, m->record.uuid, number,
+             qcow2 ? ".qcow2" : "");
     return cg_migration_add(m, text, snapshot, err);
 }
 
@@ -75,7 +78,10 @@ static int choose(struct cg_migration *m, const struct cg_migration_spaces *spac
 
     if (m->record.snapshots)
         r = choose_snapshots(m, spaces, source, err);
-    if (r == 0 && source && source->space == CG_NAME_BACKUPS && !source->partition) {
+    /* A history is a qcow2 file of its own; a point needs none over nbd, and where others serve it
+     * they may have a root of their own, which knows its repository only. */
+    bool direct = source && (source->qcow2 || strcmp(m->record.stream, "file") || !m->record.own);
+    if (r == 0 && direct && source->space == CG_NAME_BACKUPS && !source->partition) {
         r = cg_space_resolve(spaces->source, source, err);
         cg_name_text(source, true, text);
         return r < 0 ? r : cg_migration_add(m, text, "", err);
@@ -89,8 +95,10 @@ static int kept_name(const struct cg_migration_image *image, struct cg_name *ret
 {
     int r = cg_name_parse(image->name, ret, err);
 
-    if (r == 0 && ret->space == CG_NAME_VOLUMES)
+    if (r == 0 && ret->space == CG_NAME_VOLUMES) {
         ret->snapshot[0] = '\0';
+        ret->qcow2 = false;
+    }
     return r;
 }
 
@@ -108,6 +116,7 @@ static int keep_clone(const struct cg_migration *m, const struct cg_migration_im
     if (r < 0 && r != -EEXIST)
         return r;
     r = cg_name_parse(image->name, &name, err);
+    name.qcow2 = false;
     if (r == 0)
         r = cg_space_snapshot(volumes, &name, 1, err);
     return r == -EEXIST ? 0 : r;

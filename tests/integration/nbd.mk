@@ -5,6 +5,7 @@ nbd_tests = \
 	tests/integration/nbd-kill.sh \
 	tests/integration/nbd-moment.sh \
 	tests/integration/nbd-names.sh \
+	tests/integration/nbd-qcow2.sh \
 	tests/integration/nbd-only.sh
 TESTS += $(nbd_tests)
 EXTRA_DIST += $(nbd_tests) tests/integration/nbd-kill-client.py

@@ -83,6 +83,7 @@ nothing_left
 cowgate migrate prepare volumes/acme/web rbd/rbd/none --serve 2>serve.log &
 serve=$!
 wait_for 30 grep -q 'usable now' serve.log
+grep -q 'what is written to volumes/acme/web later stays there' serve.log || fail "$(cat serve.log)"
 must_fail 1 'is being migrated from volumes/acme/web already' cowgate migrate prepare "$point" rbd/rbd/none --serve
 cowgate migrate abort rbd/rbd/none
 wait $serve
