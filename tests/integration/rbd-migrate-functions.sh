@@ -2,7 +2,8 @@
 #
 #     start_moving SOURCE WANT OPTIONS ...   prepares rbd/rbd/moved, whose content has to be the file
 #                                            WANT (a copy, want.raw, follows what is written)
-#     use_it                                 reads and writes it before it is filled
+#     use_it [OFFSET]                        reads and writes it before it is filled, at OFFSET
+#                                            too (512)
 #     fill_it_in_use                         executes while fio writes and verifies
 #     end_moving                             commits, and compares all there is
 #     move SOURCE WANT OPTIONS ...           all of these
@@ -79,7 +80,7 @@ use_it() {
     rbd export --no-progress moved - | cmp - want.raw
     start_serve "$tmp/moved.sock"
     moved_pid=$serve_pid
-    write_it 512 1024 7                         # less than a block
+    write_it "${1:-512}" 1024 7               # less than a block
     write_it $((size / 2 - 70000)) 140000 9     # over an object's end, or nearly
     write_it $((size - 512)) 512 11
     nbdcopy "$(uri "$tmp/moved.sock" rbd/rbd/moved)" - | cmp - want.raw

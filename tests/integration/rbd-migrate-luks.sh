@@ -30,7 +30,8 @@ cp --sparse=always luks1.raw source.raw
 
 for n in 1 2; do
     start_moving ./luks$n.raw luks$n.raw
-    cowgate migrate execute rbd/rbd/moved
+    use_it 10486272 # not in the header
+    fill_it_in_use
     end_moving
     rbd export --no-progress moved out.raw
     [ "$(cryptsetup luksUUID out.raw)" = "$(cryptsetup luksUUID luks$n.raw)" ] || fail "another header"
