@@ -237,7 +237,14 @@ int cli_flatten(struct cli *cli, int argc, char **argv)
         return cli_failed(cli);
     cli_give_way();
     const struct cg_progress *p = cli_progress_begin(cli, "flatten");
-    if (cg_space_flatten(space, &name, rate, p->report, p->opaque, &cli->err) < 0)
+    int r = cg_space_flatten(space, &name, rate, p->report, p->opaque, &cli->err);
+    cli_progress_end();
+    if (r < 0)
         return cli_failed(cli);
+    if (r == 1 && !cli->quiet)
+        fprintf(stderr,
+                "%s is independent, but what it stood on is held until those have closed it who "
+                "read it since before\n",
+                argv[optind]);
     return CLI_OK;
 }
