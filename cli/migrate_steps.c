@@ -162,7 +162,8 @@ static int abort_image(struct cli_migration *mi)
                                  &mi->cli->err);
 }
 
-#define FORGET_SECONDS 45
+#define FORGET_SECONDS 90
+#define LATE_SECONDS 3
 
 /* Whoever died in the middle still counts as having the image open: in Ceph for half a minute. */
 static int patiently(struct cli_migration *mi, int (*attempt)(struct cli_migration *mi))
@@ -304,11 +305,17 @@ static int make_ready(struct cli_migration *mi, const struct cli_migrate_options
 {
     struct cg_migration_record *record = &mi->m->record;
     struct cg_migration_status status;
-    bool there;
+    bool there, asked = record->spec; /* the cluster for an image, by a try that was killed */
 
     int r = settle(mi, &there);
     if (r == 0)
         r = there ? check_same_options(mi, o) : make_image(mi, o);
+    for (unsigned i = 0; r == -EEXIST && asked && i < LATE_SECONDS; i++) { /* it comes only now */
+        sleep(1);
+        r = settle(mi, &there);
+        if (r == 0 && !there)
+            r = make_image(mi, o);
+    }
     if (r == 0)
         r = look(mi, &status);
     if (r == 0)
@@ -531,6 +538,10 @@ int cli_migration_abort(struct cli_migration *mi)
     struct cg_migration_status status;
 
     int r = look(mi, &status);
+    if (r == -ENOENT && record->spec && record->phase == CG_MIGRATION_PREPARING) {
+        sleep(1); /* what a try that was killed had asked the cluster for may come late */
+        r = look(mi, &status);
+    }
     bool gone = is_gone(r);
     if (r < 0 && !gone)
         return r;

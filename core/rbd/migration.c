@@ -79,6 +79,30 @@ static int stepped(uint64_t done, uint64_t total, void *opaque)
     return 0;
 }
 
+/* A string as Ceph encodes it, in len bytes. */
+static bool decode_id(const uint8_t *text, int len, char ret[static CG_ID_MAX + 1])
+{
+    uint32_t n = len < 4 ? 0 : cg_le32(text);
+
+    if (n == 0 || n > (uint32_t)len - 4 || n > CG_ID_MAX)
+        return false;
+    memcpy(ret, text + 4, n);
+    ret[n] = '\0';
+    return true;
+}
+
+/* What the pool's directory of images says; an image that is being made is there first. */
+static int ask_directory(const struct cg_rbd_place *p, uint8_t *text, size_t size)
+{
+    uint8_t name[4 + sizeof p->image];
+    size_t len = strlen(p->image);
+
+    cg_put_le32(name, (uint32_t)len);
+    memcpy(name + 4, p->image, len);
+    return rados_exec(p->io, "rbd_directory", "rbd", "dir_get_id", (char *)name, 4 + len,
+                      (char *)text, size);
+}
+
 /* The id of an image, which the object rbd_id.NAME has as its content.  librbd can't be asked: it
  * opens no image whose stream can't be reached, and says -ENOENT as of one that isn't there. */
 static int find_id(const struct cg_rbd_place *p, char ret[static CG_ID_MAX + 1],
@@ -90,14 +114,14 @@ static int find_id(const struct cg_rbd_place *p, char ret[static CG_ID_MAX + 1],
     snprintf(object, sizeof object, "rbd_id.%s", p->image);
     int r = rados_read(p->io, object, (char *)text, sizeof text, 0);
     if (r == -ENOENT)
+        r = ask_directory(p, text, sizeof text);
+    if (r == -ENOENT)
         return cg_error_say(err, ENOENT, "there is no %s", p->text);
     if (r < 0)
         return cg_rbd_failed(r, err, "look for %s", p->text);
-    uint32_t len = r < 4 ? 0 : cg_le32(text);
-    if (len == 0 || len > (uint32_t)r - 4)
-        return cg_error_say(err, EIO, "look for %s: the object %s is damaged", p->text, object);
-    snprintf(ret, CG_ID_MAX + 1, "%.*s", (int)len, (char *)text + 4);
-    return 0;
+    return decode_id(text, r, ret)
+               ? 0
+               : cg_error_say(err, EIO, "look for %s: its id is damaged", p->text);
 }
 
 /* Half an image, without a header, is what whoever died at making or removing one leaves. */

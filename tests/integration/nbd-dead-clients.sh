@@ -26,6 +26,8 @@ for round in 1 2 3; do
     nbd_python "$client" write nbd.sock volumes/acme/web state 0 20000 >writes.log &
     writer=$!
     cleanup_fn stop "$writer"
+    wait_for 30 test -e state.begun # all its connections are there
+    rm state.begun
     for i in {1..12}; do
         { dying_reader || true; } 2>/dev/null
         kill -0 "$serve_pid" 2>/dev/null || break

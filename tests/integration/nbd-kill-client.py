@@ -93,6 +93,8 @@ def write():
         nonlocal count
         with lock:
             count += 1
+            if count == 1:
+                open(sys.argv[4] + ".begun", "w").close()
             if count == limit and pid:
                 os.kill(pid, signal.SIGKILL)
             Writer.enough = count >= limit and not pid

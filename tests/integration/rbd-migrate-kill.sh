@@ -50,7 +50,8 @@ status_is_true() {
 
 content_is_right() {
     rbd export --no-progress one - | cmp - src.raw || fail "$1: the content is wrong"
-    rbd rm --no-progress one
+    wait_for 60 rbd rm --no-progress one # who was killed has it open for half a minute
+    [ "$(by_rbd one)" = absent ] || fail "$1: it is still there"
 }
 
 # After a kill of what was to become a whole image.
@@ -124,7 +125,7 @@ done
 for ms in 100 250 400 550; do
     cowgate --quiet migrate prepare "$point" rbd/rbd/one --serve &
     prepare=$!
-    wait_for 30 eval "cowgate migrate status | grep -q ' prepared '"
+    wait_for 30 eval "cowgate migrate status | grep -q ' prepared '" || rados -p rbd ls
     killed_after "$ms" cowgate migrate abort rbd/rbd/one
     abort_it "abort, killed after $ms ms"
     wait $prepare
