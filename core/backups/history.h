@@ -17,8 +17,7 @@
 
 struct cg_history;
 
-#define CG_HISTORY_CLUSTER (UINT64_C(1) << 16) /* bytes */
-#define CG_HISTORY_L2_CHUNKS 128               /* chunks that one L2 table describes: 512 MiB */
+#define CG_HISTORY_L2_CHUNKS 128 /* chunks that one L2 table describes: 512 MiB */
 #define CG_HISTORY_L2_SPAN (CG_HISTORY_L2_CHUNKS * (uint64_t)CG_CHUNK_SIZE)
 
 /* What a chunk is in a point. */

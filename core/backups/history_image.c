@@ -16,20 +16,15 @@
 #include "core/backups/history.h"
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
+#include "core/image/qcow2_format.h"
 
 /* Thread model: all is fixed when it's made but last, a hint that any thread may overwrite. */
 
-#define CLUSTER CG_HISTORY_CLUSTER
-#define CLUSTER_BITS 16
-#define L2_ENTRIES (CLUSTER / 8)
+#define CLUSTER CG_QCOW2_CLUSTER
 #define CHUNK_CLUSTERS (CG_CHUNK_SIZE / CLUSTER)
-#define BLOCK_REFS (CLUSTER / 2) /* clusters whose references one refcount block counts */
-#define HEADER_LENGTH 104
 #define SNAPSHOT_HEADER 40
 #define SNAPSHOT_EXTRA 16
 #define ZERO_FLAG 1
-/* librbd compares offsets after masking them to 63 - CLUSTER_BITS bits. */
-#define DATA_MAX (UINT64_C(1) << (63 - CLUSTER_BITS))
 #define AHEAD 2 /* slots read ahead of a sequential reader */
 
 struct history_image {
@@ -41,11 +36,6 @@ struct history_image {
     uint64_t *l1_first;    /* of each point's L1 table and the active one's; owned */
     _Atomic uint64_t last; /* slot that was read last */
 };
-
-static uint64_t clusters(uint64_t bytes)
-{
-    return cg_round_up(bytes, CLUSTER) / CLUSTER;
-}
 
 static const struct cg_point *last_point(const struct history_image *q)
 {
@@ -70,27 +60,15 @@ static uint32_t l1_size(const struct history_image *q, unsigned i)
 static void make_header(const struct history_image *q, uint8_t *to)
 {
     unsigned points = cg_history_count(q->h);
+    const struct cg_qcow2_header header = { .size = last_point(q)->size,
+                                            .l1_size = l1_size(q, points),
+                                            .l1 = q->l1_first[points],
+                                            .table = q->table,
+                                            .blocks = q->blocks,
+                                            .snapshot_table = q->snapshot_table,
+                                            .snapshots = points };
 
-    memcpy(to, "QFI\xfb", 4);
-    cg_put_be32(to + 4, 3);
-    cg_put_be32(to + 20, CLUSTER_BITS);
-    cg_put_be64(to + 24, last_point(q)->size);
-    cg_put_be32(to + 36, l1_size(q, points));
-    cg_put_be64(to + 40, q->l1_first[points] * CLUSTER);
-    cg_put_be64(to + 48, q->table * CLUSTER);
-    cg_put_be32(to + 56, (uint32_t)(q->blocks - q->table));
-    cg_put_be32(to + 60, points);
-    cg_put_be64(to + 64, q->snapshot_table * CLUSTER);
-    cg_put_be32(to + 96, 4); /* refcounts of 16 bits */
-    cg_put_be32(to + 100, HEADER_LENGTH);
-}
-
-static void make_refcount_table(const struct history_image *q, uint64_t part, uint8_t *to)
-{
-    uint64_t count = q->snapshot_table - q->blocks;
-
-    for (uint64_t i = 0; i < L2_ENTRIES && part * L2_ENTRIES + i < count; i++)
-        cg_put_be64(to + 8 * i, (q->blocks + part * L2_ENTRIES + i) * CLUSTER);
+    cg_qcow2_put_header(to, &header);
 }
 
 /* Bytes that a slot's chunk has. */
@@ -108,7 +86,7 @@ static uint64_t count_slot(const struct history_image *q, uint64_t cluster, uint
     uint64_t in = (cluster - q->data) % CHUNK_CLUSTERS, n = cg_min(count, CHUNK_CLUSTERS - in);
 
     cg_history_slot(q->h, (cluster - q->data) / CHUNK_CLUSTERS, &use);
-    uint64_t used = clusters(slot_len(q, &use));
+    uint64_t used = cg_qcow2_clusters(slot_len(q, &use));
     for (uint64_t i = 0; i < n; i++)
         cg_put_be16(to + 2 * i, in + i < used ? (uint16_t)use.refs : 0);
     return n;
@@ -117,7 +95,7 @@ static uint64_t count_slot(const struct history_image *q, uint64_t cluster, uint
 static void make_refcounts(const struct history_image *q, uint64_t block, uint8_t *to)
 {
     uint64_t tables = cg_history_l2_tables(q->h);
-    uint64_t first = block * BLOCK_REFS, end = cg_min(first + BLOCK_REFS, q->end);
+    uint64_t first = block * CG_QCOW2_REFS, end = cg_min(first + CG_QCOW2_REFS, q->end);
     struct cg_history_use use;
 
     for (uint64_t c = first; c < end;) {
@@ -143,8 +121,8 @@ static void make_l1(const struct history_image *q, uint64_t cluster, uint8_t *to
 
     while (q->l1_first[i] > cluster)
         i--;
-    uint64_t first = (cluster - q->l1_first[i]) * L2_ENTRIES, size = l1_size(q, i);
-    for (uint64_t n = first; n < size && n < first + L2_ENTRIES; n++) {
+    uint64_t first = (cluster - q->l1_first[i]) * CG_QCOW2_ENTRIES, size = l1_size(q, i);
+    for (uint64_t n = first; n < size && n < first + CG_QCOW2_ENTRIES; n++) {
         if (cg_history_l2(q->h, point_of_l1(q, i), n, &l2))
             cg_put_be64(to + 8 * (n - first), (q->l2 + l2) * CLUSTER);
     }
@@ -162,7 +140,7 @@ static void make_l2(const struct history_image *q, uint64_t l2, uint8_t *to)
         if (chunk >= cg_chunk_count(size))
             return;
         enum cg_history_kind kind = cg_history_chunk(q->h, use.point, chunk, &slot);
-        uint64_t used = clusters(cg_chunk_len(size, chunk));
+        uint64_t used = cg_qcow2_clusters(cg_chunk_len(size, chunk));
         for (uint64_t k = 0; kind != CG_HISTORY_NEVER && k < used; k++) {
             uint64_t entry = kind == CG_HISTORY_ZERO
                                  ? ZERO_FLAG
@@ -178,7 +156,7 @@ static void make_cluster(const struct history_image *q, uint64_t cluster, uint8_
     if (cluster < q->table)
         make_header(q, to);
     else if (cluster < q->blocks)
-        make_refcount_table(q, cluster - q->table, to);
+        cg_qcow2_put_table(to, cluster - q->table, q->blocks, q->snapshot_table - q->blocks, 0);
     else if (cluster < q->snapshot_table)
         make_refcounts(q, cluster - q->blocks, to);
     else if (cluster < q->l1)
@@ -322,38 +300,31 @@ static uint64_t make_snapshots(struct history_image *q)
     return at;
 }
 
-/* Where the parts lie, given how many clusters the refcount blocks and their table take. */
-static void place(struct history_image *q, uint64_t blocks, uint64_t table)
+static uint64_t place(void *opaque, uint64_t table, uint64_t blocks)
 {
+    struct history_image *q = opaque;
+
     q->table = 1;
     q->blocks = q->table + table;
     q->snapshot_table = q->blocks + blocks;
-    q->l1 = q->snapshot_table + clusters(make_snapshots(q));
+    q->l1 = q->snapshot_table + cg_qcow2_clusters(make_snapshots(q));
     q->l2 = q->l1;
     for (unsigned i = 0; i <= cg_history_count(q->h); i++) {
         q->l1_first[i] = q->l2;
-        q->l2 += clusters(8 * (uint64_t)l1_size(q, i));
+        q->l2 += cg_qcow2_clusters(8 * (uint64_t)l1_size(q, i));
     }
     q->data = cg_round_up(q->l2 + cg_history_l2_tables(q->h), CHUNK_CLUSTERS);
     q->end = q->data + cg_history_slots(q->h) * CHUNK_CLUSTERS;
+    return q->end;
 }
 
 static int lay_out(struct history_image *q, struct cg_error *err)
 {
-    uint64_t blocks = 1, table = 1;
-
     q->l1_first = calloc(cg_history_count(q->h) + 1, sizeof *q->l1_first);
     if (!q->l1_first)
         return cg_error_set(err, ENOMEM, "open a history");
-    for (;;) { /* the blocks count themselves too */
-        place(q, blocks, table);
-        uint64_t need = cg_round_up(q->end, BLOCK_REFS) / BLOCK_REFS;
-        if (need <= blocks && clusters(8 * blocks) <= table)
-            break;
-        blocks = cg_max(need, blocks);
-        table = cg_max(clusters(8 * blocks), table);
-    }
-    if (q->end * CLUSTER > DATA_MAX)
+    cg_qcow2_lay_out(place, q);
+    if (q->end * CLUSTER > CG_QCOW2_FILE_MAX)
         return cg_error_say(err, EFBIG,
                             "the history holds more than 128 TiB of changes: take one up to an "
                             "earlier point");

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/base/bytes.h"
+#include "core/base/cleanup.h"
 #include "core/base/size.h"
 #include "core/image/image.h"
 
@@ -169,6 +170,21 @@ int cg_image_extents(struct cg_image *image, struct cg_extents *e, struct cg_err
     if (!image->ops->extents)
         return cg_extents_to(e, e->end, CG_DATA, err);
     return image->ops->extents(image->self, e, err);
+}
+
+int cg_extents_as_in(struct cg_extents *e, struct cg_image *base, uint64_t distance,
+                     struct cg_error *err)
+{
+    CG_CLEANUP(cg_extents_clear) struct cg_extents there;
+
+    cg_extents_init(&there, e->next + distance, cg_min(e->end + distance, cg_image_size(base)),
+                    e->max);
+    int r = cg_image_extents(base, &there, err);
+    for (size_t i = 0; r == 0 && i < there.count; i++) {
+        const struct cg_extent *x = &there.v[i];
+        r = cg_extents_to(e, x->off + x->len - distance, x->type, err);
+    }
+    return r;
 }
 
 int cg_image_walk(struct cg_image *image, uint64_t off, uint64_t len, cg_extent_fn *fn,

@@ -142,6 +142,11 @@ int cg_image_zero(struct cg_image *image, uint64_t len, uint64_t off, unsigned f
  * extent. */
 int cg_image_extents(struct cg_image *image, struct cg_extents *e, struct cg_error *err);
 
+/* Says what e's next range is by what base has there, which is distance bytes further on in it (-N
+ * for N bytes before), up to base's end; as far as base says in one go. */
+int cg_extents_as_in(struct cg_extents *e, struct cg_image *base, uint64_t distance,
+                     struct cg_error *err);
+
 /* Calls fn for each extent of the range, in order, without gaps, until fn returns non-zero, which
  * is then returned. */
 typedef int cg_extent_fn(void *opaque, const struct cg_extent *extent, struct cg_error *err);

@@ -14,14 +14,11 @@
 #include "core/base/bytes.h"
 #include "core/base/cleanup.h"
 #include "core/image/qcow2.h"
+#include "core/image/qcow2_format.h"
 
-#define CLUSTER_BITS 16
-#define CLUSTER (UINT64_C(1) << CLUSTER_BITS) /* bytes */
-#define ENTRIES (CLUSTER / 8)                 /* of a table in a cluster */
-#define BLOCK_REFS (CLUSTER / 2)              /* clusters whose references a block counts */
-#define HEADER_LENGTH 104
-#define COPIED (UINT64_C(1) << 63)                    /* the only reference to a cluster */
-#define FILE_MAX (UINT64_C(1) << (63 - CLUSTER_BITS)) /* what librbd masks offsets to, bytes */
+#define CLUSTER CG_QCOW2_CLUSTER
+#define ENTRIES CG_QCOW2_ENTRIES
+#define COPIED (UINT64_C(1) << 63) /* the only reference to a cluster */
 
 struct qcow2 {
     struct cg_image *base; /* a reference */
@@ -30,30 +27,15 @@ struct qcow2 {
     uint64_t table, blocks, l1, l2, data, end;
 };
 
-static uint64_t clusters(uint64_t bytes)
-{
-    return cg_round_up(bytes, CLUSTER) / CLUSTER;
-}
-
 static void make_header(const struct qcow2 *q, uint8_t *to)
 {
-    memcpy(to, "QFI\xfb", 4);
-    cg_put_be32(to + 4, 3);
-    cg_put_be32(to + 20, CLUSTER_BITS);
-    cg_put_be64(to + 24, q->size);
-    cg_put_be32(to + 36, (uint32_t)(q->data - q->l2));
-    cg_put_be64(to + 40, q->l1 * CLUSTER);
-    cg_put_be64(to + 48, q->table * CLUSTER);
-    cg_put_be32(to + 56, (uint32_t)(q->blocks - q->table));
-    cg_put_be32(to + 96, 4); /* refcounts of 16 bits */
-    cg_put_be32(to + 100, HEADER_LENGTH);
-}
+    const struct cg_qcow2_header header = { .size = q->size,
+                                            .l1_size = (uint32_t)(q->data - q->l2),
+                                            .l1 = q->l1,
+                                            .table = q->table,
+                                            .blocks = q->blocks };
 
-/* The part-th cluster of a table of count entries, which are clusters from first on. */
-static void make_table(uint64_t part, uint64_t first, uint64_t count, uint64_t flags, uint8_t *to)
-{
-    for (uint64_t i = 0; i < ENTRIES && part * ENTRIES + i < count; i++)
-        cg_put_be64(to + 8 * i, (first + part * ENTRIES + i) * CLUSTER | flags);
+    cg_qcow2_put_header(to, &header);
 }
 
 /* What is told for clusters of base that are there. */
@@ -92,7 +74,7 @@ static int mark_clusters(const struct qcow2 *q, uint64_t first, uint64_t count, 
 
 static int make_refcounts(const struct qcow2 *q, uint64_t block, uint8_t *to, struct cg_error *err)
 {
-    uint64_t first = block * BLOCK_REFS, end = cg_min(first + BLOCK_REFS, q->end);
+    uint64_t first = block * CG_QCOW2_REFS, end = cg_min(first + CG_QCOW2_REFS, q->end);
     uint64_t c = first;
 
     for (; c < end && c < q->data; c++)
@@ -110,9 +92,9 @@ static int make_cluster(const struct qcow2 *q, uint64_t cluster, uint8_t *to, st
     if (cluster < q->table)
         make_header(q, to);
     else if (cluster < q->blocks)
-        make_table(cluster - q->table, q->blocks, q->l1 - q->blocks, 0, to);
+        cg_qcow2_put_table(to, cluster - q->table, q->blocks, q->l1 - q->blocks, 0);
     else
-        make_table(cluster - q->l1, q->l2, q->data - q->l2, COPIED, to);
+        cg_qcow2_put_table(to, cluster - q->l1, q->l2, q->data - q->l2, COPIED);
     return 0;
 }
 
@@ -144,6 +126,18 @@ static int qcow2_pread(void *self, void *buf, size_t len, uint64_t off, struct c
         memcpy(to, cluster + off % CLUSTER, n);
     }
     return len > 0 ? read_data(q, to, len, off, err) : 0;
+}
+
+static int qcow2_extents(void *self, struct cg_extents *e, struct cg_error *err)
+{
+    const struct qcow2 *q = self;
+    uint64_t data = q->data * CLUSTER;
+
+    if (e->next < data)
+        return cg_extents_to(e, data, CG_DATA, err);
+    if (e->next - data >= q->size)
+        return cg_extents_to(e, e->end, CG_HOLE, err);
+    return cg_extents_as_in(e, q->base, -data, err);
 }
 
 static uint64_t qcow2_size(void *self)
@@ -187,6 +181,7 @@ static void qcow2_close(void *self)
 static const struct cg_image_ops qcow2_ops = {
     .name = "qcow2",
     .pread = qcow2_pread,
+    .extents = qcow2_extents,
     .size = qcow2_size,
     .prefetch = qcow2_prefetch,
     .block_size = qcow2_block_size,
@@ -194,24 +189,18 @@ static const struct cg_image_ops qcow2_ops = {
     .close = qcow2_close,
 };
 
-static void lay_out(struct qcow2 *q)
+static uint64_t place(void *opaque, uint64_t table, uint64_t blocks)
 {
-    uint64_t blocks = 1, table = 1, need;
+    struct qcow2 *q = opaque;
+    uint64_t tables = cg_round_up(q->size, ENTRIES * CLUSTER) / (ENTRIES * CLUSTER);
 
-    for (;;) { /* the blocks count themselves too */
-        uint64_t tables = cg_round_up(q->size, ENTRIES * CLUSTER) / (ENTRIES * CLUSTER);
-        q->table = 1;
-        q->blocks = q->table + table;
-        q->l1 = q->blocks + blocks;
-        q->l2 = q->l1 + clusters(8 * tables);
-        q->data = q->l2 + tables;
-        q->end = q->data + clusters(q->size);
-        need = cg_round_up(q->end, BLOCK_REFS) / BLOCK_REFS;
-        if (need <= blocks && clusters(8 * blocks) <= table)
-            return;
-        blocks = cg_max(need, blocks);
-        table = cg_max(clusters(8 * blocks), table);
-    }
+    q->table = 1;
+    q->blocks = q->table + table;
+    q->l1 = q->blocks + blocks;
+    q->l2 = q->l1 + cg_qcow2_clusters(8 * tables);
+    q->data = q->l2 + tables;
+    q->end = q->data + cg_qcow2_clusters(q->size);
+    return q->end;
 }
 
 int cg_qcow2_open(struct cg_image *base, struct cg_image **ret_image, struct cg_error *err)
@@ -226,9 +215,9 @@ int cg_qcow2_open(struct cg_image *base, struct cg_image **ret_image, struct cg_
     }
     q->base = cg_image_ref(base);
     q->size = cg_image_size(base);
-    if (q->size < FILE_MAX)
-        lay_out(q);
-    if (q->size >= FILE_MAX || q->end * CLUSTER > FILE_MAX) {
+    if (q->size < CG_QCOW2_FILE_MAX)
+        cg_qcow2_lay_out(place, q);
+    if (q->size >= CG_QCOW2_FILE_MAX || q->end * CLUSTER > CG_QCOW2_FILE_MAX) {
         cg_image_unref(image);
         return cg_error_say(err, EFBIG, "it is larger than 128 TiB, which a qcow2 file can't hold");
     }

@@ -61,16 +61,7 @@ static int window_zero(void *self, uint64_t len, uint64_t off, unsigned flags, s
 static int window_extents(void *self, struct cg_extents *e, struct cg_error *err)
 {
     struct window *w = self;
-    struct cg_extents below;
-
-    cg_extents_init(&below, e->next + w->off, e->end + w->off, e->max);
-    int r = cg_image_extents(w->base, &below, err);
-    for (size_t i = 0; r == 0 && i < below.count; i++) {
-        const struct cg_extent *x = &below.v[i];
-        r = cg_extents_to(e, x->off + x->len - w->off, x->type, err);
-    }
-    cg_extents_clear(&below);
-    return r;
+    return cg_extents_as_in(e, w->base, w->off, err);
 }
 
 static uint64_t window_size(void *self)

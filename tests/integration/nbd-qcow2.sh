@@ -23,6 +23,9 @@ check() {
     [ "$allocated" -le $((9000000 + 6 * 65536)) ] || fail "$allocated bytes are allocated"
 }
 check "$file"
+# Its own holes are those of the snapshot, shifted.
+data=$(nbdinfo --map --json "$file" | jq '[.[] | select(.type == 0) | .length] | add')
+[ "$data" -le $((9000000 + 64 * 65536)) ] || fail "$data bytes of the file are data: $(nbdinfo --map "$file")"
 nbdcopy "$file" copy.qcow2
 check copy.qcow2
 start_mount
