@@ -8,6 +8,9 @@ cli_cowgate_SOURCES = \
 	cli/main.c \
 	cli/migrate.c cli/migrate.h \
 	cli/migrate_check.c cli/migrate_check.h \
+	cli/migrate_image.c \
+	cli/migrate_inside.h \
+	cli/migrate_prepare.c \
 	cli/migrate_server.c cli/migrate_server.h \
 	cli/migrate_steps.c \
 	cli/mount.c \

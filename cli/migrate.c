@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/migrate.h"
 #include "cli/migrate_check.h"
+#include "cli/migrate_inside.h"
 #include "cli/migrate_server.h"
 #include "core/base/cleanup.h"
 #include "core/jobs/migrate_spec.h"
@@ -88,7 +88,7 @@ static const char *state_text(const struct cg_migration_record *record, int r,
         return "aborting";
     if (record->phase == CG_MIGRATION_PREPARING)
         return "preparing";
-    if (r == -ENOENT || r == -ESTALE)
+    if (cli_migrate_is_gone(r))
         return "gone";
     if (r < 0)
         return "unknown";
@@ -106,31 +106,19 @@ static const char *state_text(const struct cg_migration_record *record, int r,
     }
 }
 
-/* How far the cluster is with it. */
-static int ask_cluster(struct cli *cli, const struct cg_name *target,
-                       const struct cg_migration_record *record, struct cg_migration_status *ret,
-                       struct cg_error *err)
-{
-    struct cg_space *space;
-
-    if (cg_gateway_space(cli->gateway, target, &space, err) < 0)
-        return -EIO;
-    int r = cg_space_migrate_status(space, target, NULL, ret, err);
-    if (r == 0 && record->image_id[0] && strcmp(record->image_id, ret->image_id))
-        return cg_error_say(err, ESTALE, "another image has its name");
-    return r;
-}
-
 /* What is known of one migration. */
 static json_t *describe(struct cli *cli, const struct cg_name *target,
                         const struct cg_migration_record *record)
 {
     struct cg_migration_status status = { 0 };
     struct cg_error err = { "" };
+    struct cg_space *space;
     char dir[PATH_MAX];
     json_t *images = json_array();
 
-    int r = ask_cluster(cli, target, record, &status, &err);
+    int r = cg_gateway_space(cli->gateway, target, &space, &err) < 0
+                ? -EIO
+                : cli_migrate_look_at(space, target, record, &status, &err);
     bool runs = cg_migration_dir(cg_gateway_root(cli->gateway), target, dir, NULL) == 0 &&
                 cli_migrate_server_runs(dir);
     for (size_t i = 0; i < record->count; i++)
@@ -229,31 +217,43 @@ static int status(struct cli *cli, int argc, char **argv)
     return CLI_OK;
 }
 
-/* One image's description, when a step is done. */
-static int done(struct cli_migration *mi)
+/* Closes the migration after a step; what it is by now, if that was asked for. */
+static int done(struct cli_migration *mi, int r)
 {
+    if (r < 0) {
+        cli_migration_close(mi);
+        return cli_failed(mi->cli);
+    }
     json_t *json = mi->cli->json ? describe(mi->cli, &mi->target, &mi->m->record) : NULL;
 
     cli_migration_close(mi);
     return mi->cli->json ? cli_print_json(mi->cli, json) : CLI_OK;
 }
 
+/* Prepares what the arguments say.  0: it's open; else as prepare_args. */
+static int begin(struct cli *cli, int argc, char **argv, bool always,
+                 struct cli_migrate_options *ret_options, struct cli_migration *ret)
+{
+    int r = prepare_args(cli, argc, argv, always, ret_options);
+
+    if (r == 0 && cli_migration_prepare(cli, argv[optind], argv[optind + 1], ret_options, ret) < 0)
+        return cli_failed(cli);
+    return r;
+}
+
 static int prepare(struct cli *cli, int argc, char **argv)
 {
     struct cli_migrate_options o = { 0 };
     struct cli_migration mi;
-    int r = prepare_args(cli, argc, argv, false, &o);
+    int r = begin(cli, argc, argv, false, &o, &mi);
 
     if (r)
         return r < 0 ? CLI_OK : r;
-    r = cli_migration_prepare(cli, argv[optind], argv[optind + 1], &o, &mi);
-    if (r < 0)
-        return cli_failed(cli);
     if (!cli->quiet)
         fprintf(stderr, "%s is usable now; fill it with 'cowgate migrate execute %s'\n",
                 argv[optind + 1], argv[optind + 1]);
     if (!o.serve)
-        return done(&mi);
+        return done(&mi, 0);
     return cli_migration_stay(&mi) < 0 ? cli_failed(cli) : CLI_OK;
 }
 
@@ -265,11 +265,7 @@ static int one_step(struct cli *cli, int argc, char **argv, int (*step)(struct c
     int r = cli_migration_open(cli, argv[optind], &mi);
     if (r == 0)
         r = step(&mi);
-    if (r < 0) {
-        cli_migration_close(&mi);
-        return cli_failed(cli);
-    }
-    return done(&mi);
+    return done(&mi, r);
 }
 
 static int execute(struct cli *cli, int argc, char **argv)
@@ -291,23 +287,16 @@ static int run(struct cli *cli, int argc, char **argv)
 {
     struct cli_migrate_options o = { 0 };
     struct cli_migration mi;
-    int r = prepare_args(cli, argc, argv, true, &o);
+    int r = begin(cli, argc, argv, true, &o, &mi);
 
     if (r)
         return r < 0 ? CLI_OK : r;
-    r = cli_migration_prepare(cli, argv[optind], argv[optind + 1], &o, &mi);
-    if (r < 0)
-        return cli_failed(cli);
     if (!cli->quiet)
         fprintf(stderr, "%s is usable now, and is being filled\n", argv[optind + 1]);
     r = cli_migration_execute(&mi);
     if (r == 0)
         r = cli_migration_commit(&mi);
-    if (r < 0) {
-        cli_migration_close(&mi);
-        return cli_failed(cli);
-    }
-    return done(&mi);
+    return done(&mi, r);
 }
 
 /* A spec is read again and again: what it is of must stay as it is. */

@@ -37,14 +37,12 @@ int cli_migrate_check_sources(struct cli *cli, const struct cg_migration_record 
 int cli_migrate_size(struct cli *cli, const struct cg_migration_record *record, uint64_t *ret)
 {
     CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
-    char text[CG_NAME_MAX];
-    size_t len;
+    struct cg_name name;
 
-    strcpy(text, record->image[record->count - 1].name);
-    len = strlen(text);
-    if (len > 6 && strcmp(text + len - 6, ".qcow2") == 0)
-        text[len - 6] = '\0'; /* of a history, the last point's */
-    int r = open_own(cli, text, &image);
+    int r = cg_name_parse(record->image[record->count - 1].name, &name, &cli->err);
+    name.qcow2 = false; /* what is in it; of a history, the last point's */
+    if (r == 0)
+        r = cg_gateway_open(cli->gateway, &name, CG_OPEN_READ, &image, &cli->err);
     if (r == 0)
         *ret = cg_image_size(image);
     return r;

@@ -91,11 +91,11 @@ int cg_migrate_location(const char *address, const char *name, char ret[static C
     return n < CG_NAME_MAX * 2 ? 0 : cg_error_set(err, ENAMETOOLONG, "%s", address);
 }
 
-static bool is_history(const char *name)
+bool cg_migrate_is_qcow2(const char *name)
 {
-    size_t len = strlen(name);
+    struct cg_name parsed;
 
-    return len > 6 && strcmp(name + len - 6, ".qcow2") == 0;
+    return cg_name_parse(name, &parsed, NULL) == 0 && parsed.qcow2;
 }
 
 /* {"type": …, "stream": {…}} of one image. */
@@ -107,8 +107,8 @@ static json_t *one(const char *address, const char *name, struct cg_error *err)
     if (cg_migrate_location(address, name, location, err) < 0)
         return NULL;
     json_t *json =
-        json_pack("{s:s,s:{s:s,s:s}}", "type", is_history(name) ? "qcow" : "raw", "stream", "type",
-                  stream, strcmp(stream, "nbd") == 0 ? "uri" : "file_path", location);
+        json_pack("{s:s,s:{s:s,s:s}}", "type", cg_migrate_is_qcow2(name) ? "qcow" : "raw", "stream",
+                  "type", stream, strcmp(stream, "nbd") == 0 ? "uri" : "file_path", location);
     if (!json)
         cg_error_say(err, EINVAL, "%s is not UTF-8", location);
     return json;

@@ -24,6 +24,9 @@ bool cg_migrate_is_wildcard(const char *listen);
 int cg_migrate_location(const char *address, const char *name, char ret[static CG_NAME_MAX * 2],
                         struct cg_error *err);
 
+/* True if that is a virtual qcow2 file: a history or a snapshot. */
+bool cg_migrate_is_qcow2(const char *name);
+
 /* The spec of images (see struct cg_migration_record) served from an address, which the caller
  * owns.  An image named POINT.qcow2 is a "qcow", with all its snapshots; any other is "raw". */
 int cg_migrate_spec(const char *address, const struct cg_migration_image *images, size_t count,

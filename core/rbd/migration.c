@@ -23,19 +23,26 @@ static const char *unreachable(const char *stream)
            "\"/nonexistent/cowgate\"}}";
 }
 
+/* What librbd says of it; -ENOTSUP if it doesn't know the stream. */
+static int prepare_import(const struct cg_rbd_place *p, const char *image, const char *spec)
+{
+    rbd_image_options_t options;
+
+    rbd_image_options_create(&options);
+    int r = rbd_migration_prepare_import(spec, p->io, image, options);
+    rbd_image_options_destroy(options);
+    return r == -ENOSYS ? -ENOTSUP : r;
+}
+
 int cg_rbd_migrate_stream(void *self, const struct cg_name *name, const char *stream,
                           struct cg_error *err)
 {
     struct cg_rbd_place p;
-    rbd_image_options_t options;
     int r = cg_rbd_place_head(self, name, "migrate to", &p, err);
 
     if (r < 0)
         return r;
-    rbd_image_options_create(&options);
-    r = rbd_migration_prepare_import(unreachable(stream), p.io, CG_RBD_DRAFT "stream", options);
-    rbd_image_options_destroy(options);
-    if (r == -ENOSYS || r == -EOPNOTSUPP)
+    if (prepare_import(&p, CG_RBD_DRAFT "stream", unreachable(stream)) == -ENOTSUP)
         return cg_error_say(err, ENOTSUP,
                             "this host's librbd can't read a stream of the kind '%s' (nbd came "
                             "with Ceph 19.2.3)",
@@ -47,17 +54,14 @@ int cg_rbd_migrate_prepare(void *self, const struct cg_name *name, const char *s
                            struct cg_error *err)
 {
     struct cg_rbd_place p;
-    rbd_image_options_t options;
     int r = cg_rbd_place_head(self, name, "migrate to", &p, err);
 
     if (r < 0)
         return r;
-    rbd_image_options_create(&options);
-    r = rbd_migration_prepare_import(spec, p.io, p.image, options);
-    rbd_image_options_destroy(options);
+    r = prepare_import(&p, p.image, spec);
     if (r == -EEXIST)
         return cg_error_say(err, EEXIST, "%s exists already", p.text);
-    if (r == -ENOSYS || r == -EOPNOTSUPP)
+    if (r == -ENOTSUP)
         return cg_error_say(err, ENOTSUP,
                             "prepare %s: this host's librbd can't read a stream of that kind "
                             "(nbd came with Ceph 19.2.3)",

@@ -5,15 +5,7 @@
 . "$abs_srcdir/tests/integration/ceph-functions.sh"
 . "$abs_srcdir/tests/integration/rbd-migrate-functions.sh"
 start_ceph
-begin_root
-
-for at in 0 5 14; do
-    dd if=/dev/urandom of=src.raw bs=1M seek=$at count=1 conv=notrunc status=none
-done
-truncate -s 16M src.raw
-cowgate --quiet import ./src.raw volumes/acme/web
-point=$(cowgate --quiet backup volumes/acme/web)
-remember_root
+begin_small
 one=rbd/rbd/one
 
 # refused TEXT COMMAND ...: and nothing is left.

@@ -22,6 +22,18 @@ begin_root() {
     mv new.json "$COWGATE_ROOT/cowgate.json"
 }
 
+# begin_small: a root with a volume of 16 MiB, which is src.raw, and $point, a backup of it.
+begin_small() {
+    begin_root
+    for at in 0 5 14; do
+        dd if=/dev/urandom of=src.raw bs=1M seek=$at count=1 conv=notrunc status=none
+    done
+    truncate -s 16M src.raw
+    cowgate --quiet import ./src.raw volumes/acme/web
+    point=$(cowgate --quiet backup volumes/acme/web)
+    remember_root
+}
+
 # remember_root: as it has to be again, but for the cluster's images.
 list_root() { cowgate list | sed '/^rbd/d'; }
 remember_root() { list_root >root.list; }

@@ -7,15 +7,7 @@
 . "$abs_srcdir/tests/integration/rbd-migrate-functions.sh"
 requires strace -V
 start_ceph
-begin_root
-
-for at in 0 5 14; do
-    dd if=/dev/urandom of=src.raw bs=1M seek=$at count=1 conv=notrunc status=none
-done
-truncate -s 16M src.raw
-cowgate --quiet import ./src.raw volumes/acme/web
-point=$(cowgate --quiet backup volumes/acme/web)
-remember_root
+begin_small
 rbd create warm --size 1M
 rbd rm --no-progress warm
 
