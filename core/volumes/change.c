@@ -14,6 +14,7 @@
 #include "core/base/size.h"
 #include "core/volumes/change.h"
 #include "core/volumes/flatten.h"
+#include "core/volumes/seal.h"
 
 /* Layers that old names and the new volume.json doesn't. */
 static void remove_dropped(struct cg_volume *v, const struct cg_layers *old)
@@ -50,9 +51,8 @@ static void replace_head(struct cg_volume *v, struct cg_chain *chain)
     cg_chain_unref(old);
 }
 
-/* With the gate held exclusively. */
-static int commit_gated(struct cg_volume *v, struct cg_volume_json *json, struct cg_chain *chain,
-                        struct cg_error *err)
+int cg_change_commit_gated(struct cg_volume *v, struct cg_volume_json *json, struct cg_chain *chain,
+                           struct cg_error *err)
 {
     int r = cg_volume_json_write(v->dirfd, json, err);
 
@@ -72,7 +72,7 @@ int cg_change_commit_locked(struct cg_volume *v, struct cg_volume_json *json,
                             struct cg_chain *chain, struct cg_error *err)
 {
     CG_LOCK_EXCLUSIVE(&v->gate);
-    return commit_gated(v, json, chain, err);
+    return cg_change_commit_gated(v, json, chain, err);
 }
 
 void cg_change_show_locked(struct cg_volume *v, struct cg_chain *chain)
@@ -81,166 +81,9 @@ void cg_change_show_locked(struct cg_volume *v, struct cg_chain *chain)
     replace_head(v, chain);
 }
 
-/* A new top layer, durable but for volume.json, locked and taking writes if the volume does. */
-static int make_top(struct cg_volume *v, uint64_t size, struct cg_layer **ret_layer,
-                    struct cg_error *err)
-{
-    char uuid[CG_UUID_LEN + 1];
-    struct cg_layer *layer = NULL;
-
-    cg_uuid(uuid);
-    int r = cg_layer_create(v->dirfd, uuid, size, err);
-    if (r < 0)
-        return r;
-    r = cg_dir_sync(v->dirfd, ".", err);
-    if (r == 0)
-        r = cg_layer_open(v->dirfd, uuid, &layer, err);
-    if (r == 0)
-        r = cg_layer_lock(layer, v->brief ? LOCK_SH : LOCK_EX, err);
-    if (r == 0 && !v->brief)
-        r = cg_layer_begin(layer, v->run, err);
-    if (r < 0) {
-        cg_layer_unref(layer);
-        cg_layer_remove(v->dirfd, uuid, v->run);
-        return r;
-    }
-    *ret_layer = layer;
-    return 0;
-}
-
-/* How a renewal changes volume.json, given the chain of what is sealed by it. */
-typedef int edit_fn(struct cg_volume_json *json, const struct cg_layers *sealed,
-                    const struct cg_change *change, struct cg_error *err);
-
-/* With the gate held exclusively: seals the top and goes on with `top` above it. */
-static int renew_gated(struct cg_volume *v, struct cg_layer *top, edit_fn *edit,
-                       const struct cg_change *change, struct cg_layers *ret_sealed,
-                       struct cg_error *err)
-{
-    struct cg_layer *old = cg_chain_top(v->head);
-    struct cg_layers sealed = { .size = 0 };
-    struct cg_volume_json json;
-    int r = cg_layer_flush(old, err);
-
-    if (r < 0)
-        return r;
-    r = cg_volume_json_copy(&v->json, &json, err);
-    if (r < 0)
-        return r;
-    if ((r = cg_layers_copy(&json.head, &sealed, err)) < 0 ||
-        (r = cg_layers_add(&json.head, cg_layer_uuid(top), err)) < 0)
-        goto fail;
-    json.head.size = cg_layer_size(top);
-    r = edit ? edit(&json, &sealed, change, err) : 0;
-    if (r < 0)
-        goto fail;
-    struct cg_chain *chain = cg_chain_push(v->head, top);
-    if (!chain) {
-        r = cg_error_set(err, ENOMEM, "extend a chain");
-        goto fail;
-    }
-    r = commit_gated(v, &json, chain, err);
-    if (r == 0 && ret_sealed) {
-        *ret_sealed = sealed;
-        return 0;
-    }
-    cg_layers_clear(&sealed);
-    return r;
-
-fail:
-    cg_volume_json_clear(&json);
-    cg_layers_clear(&sealed);
-    return r;
-}
-
-/* Everything acknowledged so far gets into sealed layers; size is that of the new top. */
-static int renew(struct cg_volume *v, uint64_t size, edit_fn *edit, const struct cg_change *change,
-                 struct cg_layers *ret_sealed, struct cg_error *err)
-{
-    struct cg_layer *old = cg_layer_ref(cg_chain_top(v->head)), *top = NULL;
-    struct cg_error ignored;
-    int r = make_top(v, size, &top, err);
-
-    if (r == 0) /* most of the work, before writes are held up */
-        r = v->writing ? cg_layer_flush(old, err) : 0;
-    if (r == 0) {
-        CG_LOCK_EXCLUSIVE(&v->gate);
-        r = renew_gated(v, top, edit, change, ret_sealed, err);
-    }
-    if (r == 0) {
-        /* It's sealed: others may read it from here on, and its map file is the truth. */
-        cg_layer_end(old, &ignored);
-        cg_layer_lock(old, LOCK_SH, &ignored);
-    } else if (top && atomic_load(&v->failed) == 0) {
-        cg_layer_remove(v->dirfd, cg_layer_uuid(top), v->run);
-    }
-    cg_layer_unref(top);
-    cg_layer_unref(old);
-    return r;
-}
-
 int cg_change_push_locked(struct cg_volume *v, struct cg_error *err)
 {
-    return renew(v, cg_chain_size(v->head), NULL, NULL, NULL, err);
-}
-
-/* The top has nothing, and the layer below shows the same: that one can stand for the moment.
- * With the gate held exclusively. */
-static int sealed_already(struct cg_volume *v, struct cg_layers *ret, struct cg_error *err)
-{
-    size_t count = cg_chain_count(v->head);
-    bool empty;
-
-    if (count < 2 || cg_layer_size(cg_chain_layer(v->head, count - 2)) != cg_chain_size(v->head))
-        return 0;
-    /* One that may be given up is no chain by itself. */
-    if (strcmp(cg_layer_uuid(cg_chain_layer(v->head, count - 2)), v->json.filling) == 0)
-        return 0;
-    int r = cg_layer_is_empty(cg_chain_top(v->head), &empty, err);
-    if (r < 0 || !empty)
-        return r;
-    r = cg_layers_copy(&v->json.head, ret, err);
-    if (r < 0)
-        return r;
-    ret->count--;
-    return 1;
-}
-
-static int seal_empty(struct cg_volume *v, edit_fn *edit, const struct cg_change *change,
-                      struct cg_layers *ret_sealed, struct cg_error *err)
-{
-    struct cg_layers sealed;
-    struct cg_volume_json json;
-    CG_LOCK_EXCLUSIVE(&v->gate);
-    int r = sealed_already(v, &sealed, err);
-
-    if (r <= 0)
-        return r;
-    if (edit) {
-        r = cg_volume_json_copy(&v->json, &json, err);
-        if (r == 0) {
-            r = edit(&json, &sealed, change, err);
-            if (r == 0)
-                r = commit_gated(v, &json, NULL, err);
-            else
-                cg_volume_json_clear(&json);
-        }
-    }
-    if (r >= 0 && ret_sealed)
-        *ret_sealed = sealed;
-    else
-        cg_layers_clear(&sealed);
-    return r < 0 ? r : 1;
-}
-
-static int seal(struct cg_volume *v, edit_fn *edit, const struct cg_change *change,
-                struct cg_layers *ret_sealed, struct cg_error *err)
-{
-    int r = seal_empty(v, edit, change, ret_sealed, err);
-
-    if (r != 0)
-        return r < 0 ? r : 0;
-    return renew(v, cg_chain_size(v->head), edit, change, ret_sealed, err);
+    return cg_seal_renew(v, cg_chain_size(v->head), NULL, NULL, NULL, err);
 }
 
 static int add_snapshot(struct cg_volume_json *json, const struct cg_layers *sealed,
@@ -256,7 +99,7 @@ static int snapshot(struct cg_volume *v, const struct cg_change *change,
     if (cg_volume_json_snapshot(&v->json, change->snapshot))
         return cg_error_say(err, EEXIST, "%s has a snapshot %s already", v->label,
                             change->snapshot);
-    return seal(v, add_snapshot, change, ret_sealed, err);
+    return cg_seal(v, add_snapshot, change, ret_sealed, err);
 }
 
 static int no_snapshot(struct cg_volume *v, const char *name, struct cg_error *err)
@@ -309,7 +152,7 @@ static int resize(struct cg_volume *v, const struct cg_change *change, struct cg
     if (change->size < size)
         return cg_error_say(err, EINVAL, "resize %s: it has %llu bytes, and volumes only grow",
                             v->label, (unsigned long long)size);
-    return change->size == size ? 0 : renew(v, change->size, set_size, change, NULL, err);
+    return change->size == size ? 0 : cg_seal_renew(v, change->size, set_size, change, NULL, err);
 }
 
 /* The snapshot's layers, those that the volume has open shared with it. */
@@ -381,7 +224,7 @@ static int rollback(struct cg_volume *v, const struct cg_change *change, struct 
     int r = cg_layers_copy(&v->json.head, &old, err);
     if (r < 0)
         return r;
-    r = make_top(v, s->layers.size, &top, err);
+    r = cg_seal_make_top(v, s->layers.size, &top, err);
     if (r == 0) {
         r = rollback_to(v, s, top, err);
         if (r < 0 && atomic_load(&v->failed) == 0)
@@ -428,7 +271,7 @@ static int perform(struct cg_volume *v, const struct cg_change *change,
     case CG_CHANGE_ROLLBACK:
         return rollback(v, change, err);
     case CG_CHANGE_SEAL:
-        return seal(v, NULL, change, ret_sealed, err);
+        return cg_seal(v, NULL, change, ret_sealed, err);
     }
     return cg_error_set(err, EINVAL, "change %s", v->label);
 }

@@ -26,6 +26,10 @@ int cg_change_push_locked(struct cg_volume *v, struct cg_error *err);
 int cg_change_commit_locked(struct cg_volume *v, struct cg_volume_json *json,
                             struct cg_chain *chain, struct cg_error *err);
 
+/* The same with v->gate held exclusively, too. */
+int cg_change_commit_gated(struct cg_volume *v, struct cg_volume_json *json, struct cg_chain *chain,
+                           struct cg_error *err);
+
 /* chain (taken over), which shows the same as the head, is the head from here on. */
 void cg_change_show_locked(struct cg_volume *v, struct cg_chain *chain);
 

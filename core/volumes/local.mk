@@ -19,6 +19,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/parent.c core/volumes/parent.h \
 	core/volumes/pool_dir.c core/volumes/pool_dir.h \
 	core/volumes/rewrite.c core/volumes/rewrite.h \
+	core/volumes/seal.c core/volumes/seal.h \
 	core/volumes/shared.c \
 	core/volumes/space.h \
 	core/volumes/tidy.c core/volumes/tidy.h \
