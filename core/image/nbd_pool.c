@@ -18,6 +18,7 @@
  * A connection that breaks ends the pool.  There is no reconnecting. */
 
 #define CONNECTIONS_MAX 16
+#define HANDSHAKE_SECONDS 30 /* without a word from the server */
 
 struct cg_nbd_pool {
     char *uri;
@@ -49,21 +50,39 @@ static bool is_alive(struct nbd_handle *h)
     return nbd_aio_is_dead(h) == 0 && nbd_aio_is_closed(h) == 0;
 }
 
+/* The handshake, unless the server is silent in it: one that hangs is said to be so. */
+static int shake_hands(struct nbd_handle *h, const char *uri, struct cg_error *err)
+{
+    if (nbd_aio_connect_uri(h, uri) < 0)
+        return cg_nbd_failed(uri, "connect to", 0, 0, err);
+    while (nbd_aio_is_connecting(h) == 1) {
+        int r = nbd_poll(h, HANDSHAKE_SECONDS * 1000);
+        if (r < 0)
+            return cg_nbd_failed(uri, "connect to", 0, 0, err);
+        if (r == 0)
+            return cg_error_say(err, ETIMEDOUT, "connect to %s: no answer within %d s", uri,
+                                HANDSHAKE_SECONDS);
+    }
+    return nbd_aio_is_ready(h) == 1 ? 0 : cg_nbd_failed(uri, "connect to", 0, 0, err);
+}
+
 static int connect_to(const char *uri, struct nbd_handle **ret_handle, struct cg_error *err)
 {
     struct nbd_handle *h = nbd_create();
+    int r;
 
     /* The URI is the operator's, so it may name files (of keys): clients of a face can't give one.
      * Requests are aligned here as far as the export's end lets them be. */
     if (h && nbd_set_uri_allow_local_file(h, true) == 0 &&
         nbd_set_strict_mode(h, nbd_get_strict_mode(h) & ~(uint32_t)LIBNBD_STRICT_ALIGN) == 0 &&
-        nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
-        nbd_connect_uri(h, uri) == 0) {
+        nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0)
+        r = shake_hands(h, uri, err);
+    else
+        r = cg_nbd_failed(uri, "connect to", 0, 0, err);
+    if (r < 0)
+        nbd_close(h);
+    else
         *ret_handle = h;
-        return 0;
-    }
-    int r = cg_nbd_failed(uri, "connect to", 0, 0, err);
-    nbd_close(h);
     return r;
 }
 

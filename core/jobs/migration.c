@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -22,6 +23,7 @@
 #define FORMAT 1
 #define RECORD "migration.json"
 #define RECORD_MAX (16 << 20)
+#define LOCK_PATIENCE 10 /* seconds */
 
 static const char *const phases[] = { "preparing", "ready", "committing", "aborting" };
 
@@ -222,6 +224,20 @@ void cg_migration_cleanup(struct cg_migration **m)
     cg_migration_close(*m);
 }
 
+/* Who only looks after a server that ended is done in a moment; who fills or commits isn't. */
+static int lock_soon(int fd)
+{
+    const struct timespec pause = { .tv_nsec = 50000000 };
+    int r;
+
+    for (int i = 0; (r = flock(fd, LOCK_EX | LOCK_NB)) < 0 && errno == EWOULDBLOCK; i++) {
+        if (i == LOCK_PATIENCE * 20)
+            return r;
+        nanosleep(&pause, NULL);
+    }
+    return r;
+}
+
 /* Locks the directory, which somebody may remove until that is done: -ENOENT then. */
 static int lock_dir(const char *dir, int *ret_fd, struct cg_error *err)
 {
@@ -230,7 +246,7 @@ static int lock_dir(const char *dir, int *ret_fd, struct cg_error *err)
 
     if (fd < 0)
         return cg_error_set(err, errno, "open %s", dir);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+    if (lock_soon(fd) < 0)
         return errno == EWOULDBLOCK
                    ? cg_error_say(err, EBUSY, "another process is at this migration")
                    : cg_error_set(err, errno, "lock %s", dir);

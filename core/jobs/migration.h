@@ -57,13 +57,14 @@ struct cg_migration {
 };
 
 /* Opens the record of the migration into target, begun with a new uuid if there is none.  source:
- * a name, an absolute path or a URI.  -EBUSY: one from another source, or another process is at it.
+ * a name, an absolute path or a URI.  -EBUSY: one from another source, or another process is at it
+ * and isn't done within seconds.
  * cg_migration_close lets go of it. */
 int cg_migration_begin(const char *root, const struct cg_name *target, const char *source,
                        bool snapshots, struct cg_migration **ret, struct cg_error *err);
 
 /* Opens one that is there; -ENOENT, and what a dead process left of one is gone.  -EBUSY: another
- * process is at it. */
+ * process is at it, and not done within seconds. */
 int cg_migration_open(const char *root, const struct cg_name *target, struct cg_migration **ret,
                       struct cg_error *err);
 

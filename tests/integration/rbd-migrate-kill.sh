@@ -40,9 +40,18 @@ status_is_true() {
     esac
 }
 
+remove_one() {
+    local i
+    for ((i = 0; i < 90; i++)); do
+        rbd rm --no-progress one 2>rm.err && return
+        sleep 1
+    done
+    fail "$1: $(cat rm.err; rbd status one; rbd lock ls one; rbd info one; rados -p rbd ls)"
+}
+
 content_is_right() {
     rbd export --no-progress one - | cmp - src.raw || fail "$1: the content is wrong"
-    wait_for 60 rbd rm --no-progress one # who was killed has it open for half a minute
+    remove_one "$1" # who was killed has it open for half a minute
     [ "$(by_rbd one)" = absent ] || fail "$1: it is still there"
 }
 

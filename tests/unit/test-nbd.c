@@ -285,14 +285,30 @@ static void test_refused(void **state)
     server_stop(&s, SIGTERM);
 }
 
+/* It takes the connection, but says nothing. */
+static void test_silent_server(void **state)
+{
+    (void)state;
+    struct cg_error err;
+    struct server s;
+    struct cg_image *image = NULL;
+
+    start(&s, (const char *[]){ "nbdkit", "-f", "-U", "@SOCKET@", "memory", "1M", NULL });
+    assert_int_equal(kill(s.pid, SIGSTOP), 0);
+    assert_int_equal(cg_nbd_open(s.uri, false, &image, &err), -ETIMEDOUT);
+    assert_non_null(strstr(err.message, "no answer within 30 s"));
+    server_stop(&s, SIGKILL);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory),       cmocka_unit_test(test_large_blocks),
-        cmocka_unit_test(test_neighbours),   cmocka_unit_test(test_poor_server),
-        cmocka_unit_test(test_qemu),         cmocka_unit_test(test_extents),
-        cmocka_unit_test(test_odd_size),     cmocka_unit_test(test_dead_server),
-        cmocka_unit_test(test_failed_flush), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_memory),        cmocka_unit_test(test_large_blocks),
+        cmocka_unit_test(test_neighbours),    cmocka_unit_test(test_poor_server),
+        cmocka_unit_test(test_qemu),          cmocka_unit_test(test_extents),
+        cmocka_unit_test(test_odd_size),      cmocka_unit_test(test_dead_server),
+        cmocka_unit_test(test_failed_flush),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_silent_server),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
