@@ -8,7 +8,7 @@ AM_TESTS_ENVIRONMENT = RUN_VALGRIND='$(RUN_VALGRIND)'; export RUN_VALGRIND;
 unit_tests =
 unit_ldadd = core/libcowgate.la $(CMOCKA_LIBS)
 
-EXTRA_DIST += tests/functions.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp
+EXTRA_DIST += tests/functions.sh tests/vm-functions.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp
 
 include tests/fuzz/local.mk
 check_LTLIBRARIES += tests/no-freelocale.la
@@ -29,6 +29,7 @@ include tests/integration/fuse.mk
 include tests/integration/volumes.mk
 include tests/integration/backups.mk
 include tests/integration/cli.mk
+include tests/integration/vm.mk
 
 if HAVE_CMOCKA
 check_PROGRAMS += $(unit_tests)

@@ -1,0 +1,7 @@
+vm_tests = tests/integration/vm-nbd.sh
+EXTRA_DIST += $(vm_tests)
+
+# Each boots a virtual machine, see tests/vm-functions.sh.
+if VM_TESTS
+TESTS += $(vm_tests)
+endif
