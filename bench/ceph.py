@@ -24,7 +24,8 @@ def start(bench):
         os.close(outside)
 
     bench.undo.append(leave)
-    bench.env.update(CEPH_ALONE="1", TMPDIR=bench.dir)
+    # Sparse; a history whose snapshots are filled one by one takes its size times their number.
+    bench.env.update(CEPH_ALONE="1", TMPDIR=bench.dir, CEPH_OSD_BYTES=str(64 << 30))
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ceph.sh")
     up = bench.path("ceph-is-up")
     bench.start(["bash", script, up], lambda: os.path.exists(up), "ceph.log")

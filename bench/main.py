@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -81,6 +82,7 @@ def machine():
 
 def main():
     arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with it
     if not shutil.which("cowgate"):
         sys.exit("bench/run: there is no cowgate: build it, and run ./run bench/run from there")
     names = list(SECTIONS) if "all" in arguments.section else arguments.section

@@ -1,5 +1,6 @@
 # Sourced, right after tests/functions.sh, by tests that need a Ceph cluster: a whole one in a folder,
-# on loopback, as root: a monitor, a manager, an OSD (8 GiB, sparse), a pool named rbd.
+# on loopback, as root: a monitor, a manager, an OSD (8 GiB, or CEPH_OSD_BYTES; sparse), a pool named
+# rbd.
 #
 #     start_ceph [N]        $CEPH_CONF and $ceph are set; it ends with the test.  N, from 1 on, is for
 #                           another cluster beside the first; use_ceph [N] goes to one of them
@@ -67,7 +68,7 @@ mon data = $ceph/mon
 mgr data = $ceph/mgr
 [osd]
 osd data = $ceph/osd
-bluestore block size = 8589934592
+bluestore block size = ${CEPH_OSD_BYTES-8589934592}
 osd memory target = 939524096
 bluestore fsck on mkfs = false
 bdev aio poll ms = 10
