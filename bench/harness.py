@@ -1,6 +1,7 @@
 """What the sections share: a folder, commands, rounds, medians, tables."""
 
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -25,12 +26,12 @@ def have(*programs):
 
 
 class Measure:
-    """One table: contestants by name, each with a value per round.  ours is the one that the others
-    are compared with; without it, they aren't peers."""
+    """One table: contestants by name, each with a value per round.  ours is the one that its peers
+    are compared with; or base is the one that all others are compared with."""
 
-    def __init__(self, name, unit, higher_is_better, ours=None, target=None, digits=2):
+    def __init__(self, name, unit, higher_is_better, ours=None, target=None, digits=2, base=None):
         self.name, self.unit, self.higher_is_better = name, unit, higher_is_better
-        self.ours, self.target, self.digits = ours, target, digits
+        self.ours, self.target, self.digits, self.base = ours, target, digits, base
         self.values = {}
 
     def add(self, contestant, value):
@@ -39,24 +40,29 @@ class Measure:
     def median(self, contestant):
         return statistics.median(self.values[contestant])
 
-    def ratio(self, peer):
-        """How many times better ours is; None if that makes no sense."""
-        if peer == self.ours or self.ours not in self.values:
+    def ratio(self, name):
+        """How many times better ours is than name, or name than base; None if there's no such."""
+        better, worse = (name, self.base) if self.base else (self.ours, name)
+        if better == worse or better not in self.values or worse not in self.values:
             return None
-        a, b = self.median(self.ours), self.median(peer)
+        a, b = self.median(better), self.median(worse)
         if not a or not b:
             return None
         return a / b if self.higher_is_better else b / a
 
+    def ratio_says(self, ratio):
+        return "%.2f x %s" % (ratio, self.base) if self.base else "cowgate is %.2f x" % ratio
+
     def result(self):
         rows = []
         for name, values in self.values.items():
+            ratio = self.ratio(name)
             rows.append({
                 "name": name, "values": values, "median": self.median(name),
-                "min": min(values), "max": max(values),
-                "cowgate_is_better_by": self.ratio(name),
+                "min": min(values), "max": max(values), "ratio": ratio,
+                "ratio_says": None if ratio is None else self.ratio_says(ratio),
             })
-        return {"name": self.name, "unit": self.unit, "target": self.target,
+        return {"name": self.name, "unit": self.unit, "target": self.target, "digits": self.digits,
                 "higher_is_better": self.higher_is_better, "contestants": rows}
 
     def print_table(self):
@@ -64,10 +70,10 @@ class Measure:
             self.name, self.unit, "more" if self.higher_is_better else "less",
             "  target: " + self.target if self.target else ""))
         for row in self.result()["contestants"]:
-            better = row["cowgate_is_better_by"]
+            says = row["ratio_says"]
             print("  %-42s %10.*f   (%.*f to %.*f)%s" % (
                 row["name"], self.digits, row["median"], self.digits, row["min"], self.digits,
-                row["max"], "" if better is None else "   cowgate is %.2f x" % better))
+                row["max"], "   " + says if says else ""))
 
 
 class Bench:
@@ -112,7 +118,10 @@ class Bench:
         self.say(text)
 
     def need(self, contestant, *programs):
-        """False, and it's named as left out, if one of its programs isn't installed."""
+        """False if the contestant isn't asked for, or, and it's named as left out, if one of its
+        programs isn't installed."""
+        if not re.search(self.arguments.only, contestant):
+            return False
         lacking = [p for p in programs if not have(p)]
         if lacking:
             self.missing.append({"contestant": contestant, "programs": lacking})
@@ -173,8 +182,8 @@ class Bench:
 
     def rounds(self, contestants):
         """Calls each function once a round; the order turns, so that none is always the first."""
-        for i in range(self.repeat):
-            names = list(contestants)
+        names = list(contestants)
+        for i in range(self.repeat if names else 0):
             k = i % len(names)
             for name in names[k:] + names[:k]:
                 self.say("round %d of %d: %s" % (i + 1, self.repeat, name))
@@ -217,6 +226,13 @@ def peak_memory(pid):
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     raise Failure("no memory figures for process %d" % pid)
+
+
+def memory(pid):
+    """A process's resident memory in MiB, shared memory of its own included, files not."""
+    with open("/proc/%d/status" % pid) as f:
+        return sum(int(line.split()[1]) for line in f
+                   if line.startswith(("RssAnon:", "RssShmem:"))) / 1024
 
 
 def children_cpu():

@@ -5,6 +5,7 @@ EXTRA_DIST += \
 	bench/fio.py \
 	bench/harness.py \
 	bench/main.py \
+	bench/plot.py \
 	bench/run \
 	bench/section_backup.py \
 	bench/section_clone.py \
@@ -15,3 +16,8 @@ EXTRA_DIST += \
 	bench/section_nbd.py \
 	bench/section_rbd.py \
 	bench/servers.py
+
+# Built, but not installed: bench/run clone calls it.
+noinst_PROGRAMS = bench/inside
+bench_inside_SOURCES = bench/inside.c
+bench_inside_LDADD = core/libcowgate.la

@@ -15,6 +15,7 @@ import subprocess
 import sys
 
 import harness
+import plot
 import section_backup
 import section_clone
 import section_first_byte
@@ -56,6 +57,10 @@ def parse_arguments():
                         help="what to measure, or 'all'")
     parser.add_argument("--json", action="store_true",
                         help="print one JSON document; the progress goes to standard error")
+    parser.add_argument("--plot", metavar="DIR",
+                        help="also draw each section's tables, into DIR/SECTION.svg")
+    parser.add_argument("--only", metavar="REGEX", default="",
+                        help="only contestants whose names match (in some sections)")
     parser.add_argument("--size", type=parse_size,
                         help="how much data (default: what the section's target is about)")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds (default: 3)")
@@ -97,6 +102,9 @@ def main():
                 bench.failure = str(e)
                 failed = True
             document["sections"].append(bench.result())
+            if arguments.plot:
+                os.makedirs(arguments.plot, exist_ok=True)
+                plot.section(bench.result(), os.path.join(arguments.plot, name + ".svg"))
             if not arguments.json:
                 bench.print_tables()
     if arguments.json:
