@@ -1,5 +1,6 @@
 #include "config.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 
 #include "core/base/bytes.h"
 #include "core/volumes/chain.h"
+#include "core/volumes/index.h"
 
 struct cg_chain {
     atomic_uint refs;
@@ -14,8 +16,16 @@ struct cg_chain {
     struct cg_parent *parent; /* owned reference, or NULL */
     uint64_t parent_size;     /* 0 without a parent */
     size_t count;
+    struct cg_index *index; /* of the `indexed` lowest layers, all sealed; NULL and 0: none */
+    size_t indexed;
     struct cg_layer *layer[]; /* owned references */
 };
+
+/* One sealed layer is looked at as fast as an index. */
+#define INDEX_MIN 2u
+/* As many may be sealed above what an index has before there is a new one: each snapshot would
+ * throw away what it knows. */
+#define INDEX_LAG 4u
 
 /* Where blocks come from. */
 struct source {
@@ -23,8 +33,13 @@ struct source {
     struct cg_layer *layer;
 };
 
-struct cg_chain *cg_chain_new(uint64_t size, struct cg_layer **layers, size_t count,
-                              struct cg_parent *parent)
+struct place {
+    size_t number; /* of the layer */
+    enum cg_state state;
+    uint64_t count; /* blocks */
+};
+
+static struct cg_chain *new_chain(uint64_t size, size_t count)
 {
     struct cg_chain *chain = calloc(1, sizeof *chain + count * sizeof *chain->layer);
 
@@ -33,29 +48,52 @@ struct cg_chain *cg_chain_new(uint64_t size, struct cg_layer **layers, size_t co
     atomic_init(&chain->refs, 1);
     chain->size = size;
     chain->count = count;
+    return chain;
+}
+
+/* The top layer isn't in it: that may be written. */
+static void set_index(struct cg_chain *chain)
+{
+    if (chain->count - 1 < INDEX_MIN)
+        return;
+    chain->index = cg_index_new(chain->layer, chain->count - 1);
+    chain->indexed = chain->index ? chain->count - 1 : 0;
+}
+
+struct cg_chain *cg_chain_new(uint64_t size, struct cg_layer **layers, size_t count,
+                              struct cg_parent *parent)
+{
+    struct cg_chain *chain = new_chain(size, count);
+
+    if (!chain)
+        return NULL;
     for (size_t i = 0; i < count; i++)
         chain->layer[i] = cg_layer_ref(layers[i]);
     if (parent) {
         chain->parent = cg_parent_ref(parent);
         chain->parent_size = cg_image_size(cg_parent_image(parent));
     }
+    set_index(chain);
     return chain;
 }
 
 struct cg_chain *cg_chain_push(struct cg_chain *old, struct cg_layer *layer)
 {
-    struct cg_chain *chain = calloc(1, sizeof *chain + (old->count + 1) * sizeof *chain->layer);
+    struct cg_chain *chain = new_chain(cg_layer_size(layer), old->count + 1);
 
     if (!chain)
         return NULL;
-    atomic_init(&chain->refs, 1);
-    chain->size = cg_layer_size(layer);
-    chain->count = old->count + 1;
     for (size_t i = 0; i < old->count; i++)
         chain->layer[i] = cg_layer_ref(old->layer[i]);
     chain->layer[old->count] = cg_layer_ref(layer);
     chain->parent = old->parent ? cg_parent_ref(old->parent) : NULL;
     chain->parent_size = old->parent_size;
+    if (old->index && old->count - old->indexed <= INDEX_LAG) {
+        chain->index = cg_index_ref(old->index);
+        chain->indexed = old->indexed;
+    } else {
+        set_index(chain);
+    }
     return chain;
 }
 
@@ -72,6 +110,7 @@ void cg_chain_unref(struct cg_chain *chain)
     for (size_t i = 0; i < chain->count; i++)
         cg_layer_unref(chain->layer[i]);
     cg_parent_unref(chain->parent);
+    cg_index_unref(chain->index);
     free(chain);
 }
 
@@ -105,26 +144,56 @@ struct cg_parent *cg_chain_parent(struct cg_chain *chain)
     return chain->parent;
 }
 
+/* Finds the topmost of the layers from number low up to number high (without) that has something at
+ * block, and for how many blocks that holds; false in *ret_found if none has. */
+static int topmost(struct cg_chain *chain, size_t low, size_t high, uint64_t block, uint64_t max,
+                   bool *ret_found, struct place *ret, struct cg_error *err)
+{
+    size_t indexed = low < chain->indexed ? chain->indexed : low, number;
+    int r;
+
+    assert(high >= chain->indexed);
+    *ret = (struct place){ .count = max };
+    for (size_t i = high; i-- > indexed && ret->state == CG_STATE_ABSENT;) {
+        ret->number = i;
+        r = cg_layer_run(chain->layer[i], block, ret->count, &ret->state, &ret->count, err);
+        if (r < 0)
+            return r;
+    }
+    if (ret->state == CG_STATE_ABSENT && low < chain->indexed) {
+        r = cg_index_run(chain->index, block, ret->count, &number, &ret->state, &ret->count, err);
+        if (r == 0 && ret->state == CG_STATE_DAMAGED) /* says so */
+            r = cg_layer_run(chain->layer[number], block, ret->count, &ret->state, &ret->count,
+                             err);
+        if (r < 0)
+            return r;
+        ret->number = number;
+    }
+    *ret_found = ret->state != CG_STATE_ABSENT && ret->number >= low;
+    return 0;
+}
+
 /* Where block and the ones after it, at most max, come from, looking at the lowest depth layers
  * only. */
 static int find(struct cg_chain *chain, size_t depth, uint64_t block, uint64_t max,
                 struct source *ret, uint64_t *ret_count, struct cg_error *err)
 {
-    for (size_t i = depth; i-- > 0;) {
-        enum cg_state state;
-        int r = cg_layer_run(chain->layer[i], block, max, &state, &max, err);
-        if (r < 0)
-            return r;
-        if (state == CG_STATE_ABSENT)
-            continue;
-        ret->kind = state == CG_STATE_DATA ? FROM_LAYER : FROM_NOTHING;
-        ret->layer = chain->layer[i];
-        *ret_count = max;
+    struct place at;
+    bool found;
+    int r = topmost(chain, 0, depth, block, max, &found, &at, err);
+
+    if (r < 0)
+        return r;
+    *ret_count = at.count;
+    if (found) {
+        ret->kind = at.state == CG_STATE_DATA ? FROM_LAYER : FROM_NOTHING;
+        ret->layer = chain->layer[at.number];
         return 0;
     }
     uint64_t in_parent = (chain->parent_size + CG_BLOCK - 1) / CG_BLOCK;
     ret->kind = block < in_parent ? FROM_PARENT : FROM_NOTHING;
-    *ret_count = block < in_parent ? cg_min(max, in_parent - block) : max;
+    if (block < in_parent)
+        *ret_count = cg_min(at.count, in_parent - block);
     return 0;
 }
 
@@ -286,27 +355,6 @@ int cg_chain_extents(struct cg_chain *chain, struct cg_extents *e, struct cg_err
     return 0;
 }
 
-/* Whether one of the layers from number first on has something at block; for how many blocks that
- * holds. */
-static int changed(struct cg_chain *chain, size_t first, uint64_t block, uint64_t max,
-                   bool *ret_changed, uint64_t *ret_count, struct cg_error *err)
-{
-    for (size_t i = chain->count; i-- > first;) {
-        enum cg_state state;
-        int r = cg_layer_run(chain->layer[i], block, max, &state, &max, err);
-        if (r < 0)
-            return r;
-        if (state != CG_STATE_ABSENT) {
-            *ret_changed = true;
-            *ret_count = max;
-            return 0;
-        }
-    }
-    *ret_changed = false;
-    *ret_count = max;
-    return 0;
-}
-
 static int report(struct cg_chain *chain, uint64_t off, uint64_t end, cg_extent_fn *fn,
                   void *opaque, struct cg_error *err)
 {
@@ -327,13 +375,14 @@ static int report(struct cg_chain *chain, uint64_t off, uint64_t end, cg_extent_
 int cg_chain_diff(struct cg_chain *chain, size_t first, uint64_t grown, cg_extent_fn *fn,
                   void *opaque, struct cg_error *err)
 {
-    uint64_t blocks = (cg_min(grown, chain->size) + CG_BLOCK - 1) / CG_BLOCK, n = 0, off = 0;
+    uint64_t blocks = (cg_min(grown, chain->size) + CG_BLOCK - 1) / CG_BLOCK, off = 0;
+    struct place at = { .count = 0 };
     int r = 0;
 
-    for (uint64_t block = 0; r == 0 && block < blocks; block += n) {
+    for (uint64_t block = 0; r == 0 && block < blocks; block += at.count) {
         bool differs;
-        r = changed(chain, first, block, blocks - block, &differs, &n, err);
-        uint64_t end = cg_min((block + n) * CG_BLOCK, chain->size);
+        r = topmost(chain, first, chain->count, block, blocks - block, &differs, &at, err);
+        uint64_t end = cg_min((block + at.count) * CG_BLOCK, chain->size);
         if (r == 0 && differs)
             r = report(chain, block * CG_BLOCK, end, fn, opaque, err);
         off = end;

@@ -3,6 +3,8 @@
  * A chain never changes, so that whoever reads needs only a reference and no lock: a snapshot or
  * resize of an open volume makes a new chain.  Writing goes to the top layer, which must have been
  * begun.  Ranges have been checked against the size.  Any thread.
+ *
+ * Depth costs nothing: an index (index.h) says which of the layers below the top has a block.
  */
 #ifndef CG_VOLUMES_CHAIN_H
 #define CG_VOLUMES_CHAIN_H

@@ -133,29 +133,38 @@ static int read_window(struct cg_map *map, uint64_t window, uint64_t ret[static 
     return 0;
 }
 
-/* Finds out what a window is, and with it the empty ones that follow. */
-static int load_locked(struct cg_map *map, uint64_t window, struct cg_error *err)
+/* What the map file has in a window that wasn't looked at yet.  If that is nothing, it's known from
+ * here on, as are the empty ones that follow. */
+static int peek_locked(struct cg_map *map, uint64_t window, uint64_t ret[static WORDS],
+                       bool *ret_any, struct cg_error *err)
 {
-    uint64_t words[WORDS];
     uint64_t off = file_offset(window);
     off_t data = lseek(map->fd, (off_t)off, SEEK_DATA);
 
     if (data < 0 && errno != ENXIO)
         return cg_error_set(err, errno, "read %s.map", map->uuid);
     uint64_t next = data < 0 ? map->windows : ((uint64_t)data - CG_MAP_HEADER) / CG_MAP_WINDOW;
-    if (next > window) {
-        for (uint64_t w = window; w < next; w++)
-            if (atomic_load(&map->status[w]) == UNKNOWN)
-                atomic_store(&map->status[w], EMPTY);
-        return 0;
+    *ret_any = next <= window;
+    if (*ret_any) {
+        int r = read_window(map, window, ret, err);
+        if (r < 0)
+            return r;
+        *ret_any = !cg_is_zero(ret, CG_MAP_WINDOW);
     }
-    int r = read_window(map, window, words, err);
-    if (r < 0)
+    for (uint64_t w = window; w < (*ret_any ? window : cg_max(next, window + 1)); w++)
+        if (atomic_load(&map->status[w]) == UNKNOWN)
+            atomic_store(&map->status[w], EMPTY);
+    return 0;
+}
+
+static int load_locked(struct cg_map *map, uint64_t window, struct cg_error *err)
+{
+    uint64_t words[WORDS];
+    bool any;
+    int r = peek_locked(map, window, words, &any, err);
+
+    if (r < 0 || !any)
         return r;
-    if (cg_is_zero(words, sizeof words)) {
-        atomic_store(&map->status[window], EMPTY);
-        return 0;
-    }
     for (size_t i = 0; i < WORDS; i++)
         atomic_store_explicit(&own_words(map, window)[i], words[i], memory_order_relaxed);
     atomic_store(&map->status[window], OWN);
@@ -370,6 +379,42 @@ int cg_map_run(struct cg_map *map, uint64_t block, uint64_t max, enum cg_state *
     if (*ret_state == CG_STATE_DAMAGED)
         return cg_error_say(err, EIO, "%s.map is damaged: block %llu has no valid state", map->uuid,
                             (unsigned long long)block);
+    return 0;
+}
+
+/* What lies behind the end of a window that is the last says nothing. */
+static void cut(const struct cg_map *map, uint64_t window, uint64_t words[static WORDS])
+{
+    uint64_t blocks = map->blocks - window * CG_MAP_WINDOW_BLOCKS;
+
+    for (uint64_t i = blocks / WORD_BLOCKS; i < WORDS; i++)
+        words[i] &= i > blocks / WORD_BLOCKS ? 0 : (UINT64_C(1) << 2 * (blocks % WORD_BLOCKS)) - 1;
+}
+
+int cg_map_window(struct cg_map *map, uint64_t window, uint64_t ret[static CG_MAP_WINDOW / 8],
+                  bool *ret_any, struct cg_error *err)
+{
+    const _Atomic uint64_t *words;
+
+    *ret_any = false;
+    if (window >= map->windows)
+        return 0;
+    if (atomic_load_explicit(&map->status[window], memory_order_acquire) == UNKNOWN) {
+        CG_LOCK(&map->load);
+        if (atomic_load(&map->status[window]) == UNKNOWN) {
+            int r = peek_locked(map, window, ret, ret_any, err);
+            if (r == 0 && *ret_any)
+                cut(map, window, ret);
+            return r;
+        }
+    }
+    int r = look(map, window, &words, err);
+    if (r < 0 || !words)
+        return r;
+    for (size_t i = 0; i < WORDS; i++)
+        ret[i] = atomic_load_explicit(&words[i], memory_order_acquire);
+    cut(map, window, ret);
+    *ret_any = true;
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/base/bytes.h"
+#include "core/volumes/index.h"
 #include "tests/unit/volumes-pool.h"
 #include "tests/unit/cmocka-all.h"
 
@@ -238,6 +239,7 @@ static void op_reopen(struct test *t)
     pool_reopen(&t->pool);
     if (next(&t->random, 2))
         pool_reboot(&t->pool);
+    cg_index_set_limit(next(&t->random, 2) ? next(&t->random, 2000) : CG_INDEX_LIMIT);
     open_image(t);
     compare(t, t->image, &t->now);
 }
@@ -353,6 +355,7 @@ static void *disturber_main(void *arg)
 
     pthread_barrier_wait(&t->s->start);
     for (unsigned i = 0; i < t->s->rounds / 100; i++) {
+        cg_index_set_limit(i % 3 ? 500 * (i % 3) : CG_INDEX_LIMIT);
         if (cg_space_snapshot(t->s->pool.space, &s, 1, &err) < 0 ||
             cg_image_flush(t->s->image, &err) < 0 ||
             cg_image_trim(t->s->image, 65536, BASE + PIECES * PIECE + 65536, 0, &err) < 0 ||

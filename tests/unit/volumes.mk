@@ -2,7 +2,7 @@ unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-crash tests/unit/test-volumes-processes \
 	tests/unit/test-volumes-faults tests/unit/test-volumes-holds \
 	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-fill \
-	tests/unit/test-volumes-control
+	tests/unit/test-volumes-control tests/unit/test-volumes-index
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
 one_pool = tests/unit/one-pool.c tests/unit/one-pool.h $(volumes_pool)
@@ -23,6 +23,10 @@ tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
 
 tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(one_pool)
 tests_unit_test_volumes_processes_LDADD = $(unit_ldadd)
+
+tests_unit_test_volumes_index_SOURCES = tests/unit/test-volumes-index.c \
+	tests/unit/scratch.c tests/unit/scratch.h
+tests_unit_test_volumes_index_LDADD = $(unit_ldadd)
 
 tests_unit_test_volumes_control_SOURCES = tests/unit/test-volumes-control.c
 tests_unit_test_volumes_control_LDADD = $(unit_ldadd)
