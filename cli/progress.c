@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -12,9 +13,11 @@
 #include "core/base/cleanup.h"
 #include "core/base/size.h"
 
-/* Thread model: the job's threads report; lock guards everything below it. */
+/* Thread model: the job's threads report; lock guards everything below it.  A signal comes on any
+ * of them: what its handler says is atomic, and lock-free, as a handler needs it. */
 
-static volatile sig_atomic_t interrupted;
+_Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "a signal's handler can't take locks");
+static atomic_bool interrupted;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     const char *what; /* NULL: no bar */
@@ -24,11 +27,10 @@ static struct {
 
 static void on_interrupt(int sig)
 {
-    if (interrupted) {
+    if (atomic_exchange(&interrupted, true)) {
         signal(sig, SIG_DFL); /* asked twice */
         raise(sig);
     }
-    interrupted = 1;
 }
 
 void cli_catch_interrupts(void)
@@ -46,7 +48,7 @@ void cli_catch_interrupts(void)
 
 bool cli_interrupted(void)
 {
-    return interrupted;
+    return atomic_load(&interrupted);
 }
 
 static double seconds_between(const struct timespec *a, const struct timespec *b)
@@ -93,7 +95,7 @@ static void draw_locked(uint64_t done, uint64_t total, double elapsed)
 static int report(void *opaque, uint64_t done, uint64_t total)
 {
     (void)opaque;
-    if (interrupted)
+    if (atomic_load(&interrupted))
         return 1;
     CG_LOCK(&lock);
     if (!bar.what || bar.quiet)
