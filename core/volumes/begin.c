@@ -67,7 +67,8 @@ static int stale(struct cg_volume *v, struct cg_error *err)
                         v->label);
 }
 
-/* The layers above number `from` have nothing in them: somebody made a snapshot, or looked. */
+/* The layers above number `from` have nothing in them: somebody made a snapshot, resized, or
+ * looked. */
 static int check_empty(struct cg_volume *v, struct cg_layer **layers, size_t from, size_t count,
                        struct cg_error *err)
 {
@@ -109,10 +110,10 @@ static int refresh_chain(struct cg_volume *v, bool left, struct cg_error *err)
         cg_layers_remove(&mine, v->filling);
     long at = place_of(head, &mine, parent);
     size_t above = at < 0 ? 0 : (size_t)at + mine.count;
-    bool same = at == 0 && above == head->count && mine.count == cg_chain_count(v->head) &&
-                !parent == !*v->json.parent;
+    bool same = at == 0 && head->size == cg_chain_size(v->head) && above == head->count &&
+                mine.count == cg_chain_count(v->head) && !parent == !*v->json.parent;
     cg_layers_clear(&mine);
-    if (at < 0 || head->size != cg_chain_size(v->head))
+    if (at < 0 || head->size < cg_chain_size(v->head))
         return stale(v, err);
     if (same) /* followed when it was opened; nobody has written it since */
         return left && !cg_layer_left(cg_chain_top(v->head), v->run) ? cg_writer_lost(v->run, err)
@@ -128,9 +129,7 @@ static int refresh_chain(struct cg_volume *v, bool left, struct cg_error *err)
     cg_volume_close_layers(open, head->count);
     if (!chain)
         return r < 0 ? r : cg_error_set(err, ENOMEM, "open a chain");
-    CG_LOCK_EXCLUSIVE(&v->gate);
-    cg_chain_unref(v->head);
-    v->head = chain;
+    cg_change_show_locked(v, chain);
     return 0;
 }
 

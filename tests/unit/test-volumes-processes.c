@@ -361,8 +361,14 @@ static void test_stale(void **state)
     struct cg_space *second = pool_second(&pool);
     pool_snapshot(second, V "@a");
     pool_snapshot(second, V "@b");
+    /* Nor does it that there is more now. */
+    struct cg_name v = pool_name(V);
+    assert_int_equal(cg_space_resize(second, &v, SIZE + 8192, &err), 0);
     cg_space_free(second);
     put(image, 7, 512, 0);
+    assert_int_equal(cg_image_size(image), SIZE + 8192);
+    expect(image, 0, 8192, SIZE);
+    put(image, 7, 4096, SIZE);
     cg_image_unref(image);
 
     image = pool_open(pool.space, V, CG_OPEN_WRITE);
