@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,9 +10,14 @@
 #include <sys/mman.h>
 
 #include "core/base/bytes.h"
+#include "core/base/cleanup.h"
 #include "tests/unit/fake-space.h"
 
-/* Blocks are numbers of places in an arena; 0 is a hole.  Nothing is ever freed. */
+/* Blocks are numbers of places in an arena; 0 is a hole.  Nothing is ever freed.
+ *
+ * Several threads may make backups of different volumes: what snapshots there are is guarded by a
+ * lock, which isn't in the memory that a child may be killed with. */
+static pthread_mutex_t snapshots_lock = PTHREAD_MUTEX_INITIALIZER;
 
 #define VOLUMES 4
 #define SNAPSHOTS 12
@@ -83,6 +89,7 @@ static struct map *find_map(struct fake_space *f, const struct cg_name *name, st
 
     if (v && !name->snapshot[0])
         return &v->head;
+    CG_LOCK(&snapshots_lock);
     for (unsigned i = 0; v && i < SNAPSHOTS; i++) {
         if (v->snapshot[i].used && strcmp(v->snapshot[i].name, name->snapshot) == 0)
             return &v->snapshot[i];
@@ -252,11 +259,16 @@ static int space_list(void *self, const struct cg_name *prefix, cg_entry_fn *fn,
     assert(prefix->parts == 1);
     for (struct volume *v = f->volume; v < f->volume + VOLUMES; v++) {
         for (unsigned i = 0; r == 0 && i < SNAPSHOTS; i++) {
-            if (!v->snapshot[i].used)
-                continue;
-            snprintf(name, sizeof name, "%.128s@%.128s", v->name, v->snapshot[i].name);
-            struct cg_entry entry = { .name = name, .size = v->snapshot[i].size };
-            r = fn(opaque, &entry, err);
+            struct cg_entry entry = { .name = name };
+            pthread_mutex_lock(&snapshots_lock);
+            bool used = v->snapshot[i].used;
+            if (used) {
+                snprintf(name, sizeof name, "%.128s@%.128s", v->name, v->snapshot[i].name);
+                entry.size = v->snapshot[i].size;
+            }
+            pthread_mutex_unlock(&snapshots_lock);
+            if (used)
+                r = fn(opaque, &entry, err);
         }
     }
     return r;
@@ -289,6 +301,7 @@ static int space_snapshot(void *self, const struct cg_name *names, size_t count,
     assert(count == 1);
     if (r < 0 || !v)
         return r < 0 ? r : cg_error_say(err, ENOENT, "there is no such volume");
+    CG_LOCK(&snapshots_lock);
     for (struct map *m = v->snapshot; m < v->snapshot + SNAPSHOTS; m++) {
         if (m->used)
             continue;
@@ -313,6 +326,7 @@ static int space_remove(void *self, const struct cg_name *name, unsigned flags,
     if (!map)
         return r < 0 ? r : -ENOENT;
     assert(name->snapshot[0]);
+    CG_LOCK(&snapshots_lock);
     map->used = false;
     return 0;
 }

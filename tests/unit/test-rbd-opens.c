@@ -67,8 +67,9 @@ void cg_rbd_image_close_then(struct cg_rbd_image *im, void (*closed)(void *opaqu
         sem_post(&lab.closing);
         sem_wait(&lab.let_go);
     }
-    cg_rbd_image_close(im);
-    closed(opaque);
+    atomic_fetch_sub(&lab.open, 1);
+    closed(opaque); /* until then others may look at it */
+    free(im);
 }
 
 bool cg_rbd_image_writes_back(struct cg_rbd_image *im)

@@ -23,11 +23,12 @@ struct far {
     _Atomic uint64_t bad; /* reading it fails; UINT64_MAX: nothing does */
     pthread_mutex_t lock; /* guards the rest */
     pthread_cond_t changed;
-    bool hold;                 /* the reads of other threads wait */
-    uint64_t direct, bytes;    /* reads of the tester's; bytes by whomever */
-    unsigned others, together; /* other threads' reads at this moment, and at most so far */
-    unsigned by_others;        /* all of them */
-    uint64_t begun[4096];      /* where they began */
+    bool hold; /* the reads of other threads wait */
+    /* Atomic: the tester looks at them without the lock. */
+    _Atomic uint64_t direct, bytes;       /* reads of the tester's; bytes by whomever */
+    _Atomic unsigned by_others, together; /* other threads' reads, and at most at a moment */
+    unsigned others;                      /* at this moment */
+    uint64_t begun[4096];                 /* where they began */
 };
 
 static uint8_t byte_at(uint64_t off)
