@@ -18,6 +18,9 @@ COWGATE_RUN=$(mktemp -d "/dev/shm/cowgate-$test_name.XXXXXX")
 export COWGATE_RUN COWGATE_ROOT=$tmp/root
 cd "$tmp"
 
+# Whichever process it is that ThreadSanitizer has something to say of: the test fails.
+[[ ${SANITIZER-} != *thread* ]] || export TSAN_OPTIONS="${TSAN_OPTIONS-}:log_path=$tmp/tsan"
+
 cleanups=()
 # cleanup_fn COMMAND ...: run it when the test ends, in reverse order.
 cleanup_fn() { cleanups+=("$(printf '%q ' "$@")"); }
@@ -27,6 +30,7 @@ _run_cleanups() {
     set +e
     for ((i = ${#cleanups[@]} - 1; i >= 0; i--)); do eval "${cleanups[i]}"; done
     cd /
+    for i in "$tmp"/tsan.*; do [ ! -e "$i" ] || { cat "$i"; status=1; }; done
     if [ $status != 0 ] && [ $status != 77 ]; then
         echo "$test_name: failed with status $status"
         for i in "$tmp"/*.log; do [ -e "$i" ] && { echo "--- $i"; tail -n 50 "$i"; }; done

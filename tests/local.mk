@@ -6,6 +6,7 @@ SH_LOG_COMPILER = ./run timeout --kill-after=20 900 bash
 AM_TESTS_ENVIRONMENT = RUN_VALGRIND='$(RUN_VALGRIND)'; export RUN_VALGRIND;
 
 unit_tests =
+thread_tests = # those with many threads, for check-threads
 unit_ldadd = core/libcowgate.la $(CMOCKA_LIBS)
 
 EXTRA_DIST += tests/functions.sh tests/vm-functions.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp

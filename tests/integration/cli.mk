@@ -10,6 +10,7 @@ cli_tests = \
 	tests/integration/install.sh \
 	tests/integration/main-clones.sh \
 	tests/integration/main-disk.sh \
+	tests/integration/main-many-clients.sh \
 	tests/integration/main-second-root.sh \
 	tests/integration/main-two-faces.sh \
 	tests/integration/readme.sh \
@@ -21,4 +22,6 @@ cli_tests = \
 	tests/integration/serve-zeros.sh \
 	tests/integration/volumes-reopen.sh
 TESTS += $(cli_tests)
+thread_tests += tests/integration/cli-interrupted.sh tests/integration/main-many-clients.sh \
+	tests/integration/serve-readahead.sh
 EXTRA_DIST += $(cli_tests)

@@ -8,4 +8,5 @@ fuse_tests = \
 	tests/integration/fuse-sharing.sh \
 	tests/integration/fuse-tree.sh
 TESTS += $(fuse_tests)
+thread_tests += tests/integration/fuse-sharing.sh
 EXTRA_DIST += $(fuse_tests) tests/integration/fuse-functions.sh

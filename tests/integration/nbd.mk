@@ -8,4 +8,6 @@ nbd_tests = \
 	tests/integration/nbd-qcow2.sh \
 	tests/integration/nbd-only.sh
 TESTS += $(nbd_tests)
+thread_tests += tests/integration/nbd-io.sh tests/integration/nbd-kill.sh \
+	tests/integration/nbd-moment.sh
 EXTRA_DIST += $(nbd_tests) tests/integration/nbd-kill-client.py

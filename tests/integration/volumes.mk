@@ -1,5 +1,6 @@
 volumes_scripts = tests/integration/volumes-full.sh tests/integration/volumes-killed-server.sh
 TESTS += $(volumes_scripts)
+thread_tests += tests/integration/volumes-killed-server.sh
 EXTRA_DIST += $(volumes_scripts)
 
 check_PROGRAMS += tests/integration/volumes-client

@@ -2,6 +2,8 @@ unit_tests += tests/unit/test-backup tests/unit/test-objects \
 	tests/unit/test-backup-faults tests/unit/test-restore tests/unit/test-damage \
 	tests/unit/test-session tests/unit/test-leftovers tests/unit/test-cache \
 	tests/unit/test-export-diff tests/unit/test-point-image
+thread_tests += tests/unit/test-cache tests/unit/test-damage tests/unit/test-export-diff \
+	tests/unit/test-point-image tests/unit/test-session
 
 backup_lab = tests/unit/backup-lab.c tests/unit/backup-lab.h tests/unit/fake-space.c \
 	tests/unit/fake-space.h tests/unit/fake-image.h

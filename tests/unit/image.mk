@@ -1,4 +1,6 @@
 unit_tests += tests/unit/test-compare tests/unit/test-copy tests/unit/test-detect tests/unit/test-file tests/unit/test-nbd tests/unit/test-readahead tests/unit/test-window
+thread_tests += tests/unit/test-compare tests/unit/test-copy tests/unit/test-nbd \
+	tests/unit/test-readahead tests/unit/test-window
 
 fake_image = tests/unit/fake-image.c tests/unit/fake-image.h
 oracle = tests/unit/oracle.c tests/unit/oracle.h

@@ -1,4 +1,5 @@
 unit_tests += tests/unit/test-base tests/unit/test-bulk tests/unit/test-name
+thread_tests += tests/unit/test-base tests/unit/test-bulk
 
 tests_unit_test_base_SOURCES = tests/unit/test-base.c tests/unit/cmocka-all.h
 tests_unit_test_base_LDADD = $(unit_ldadd)

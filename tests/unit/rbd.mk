@@ -1,5 +1,6 @@
 if WITH_RBD
 unit_tests += tests/unit/test-rbd-hold tests/unit/test-rbd-opens
+thread_tests += tests/unit/test-rbd-hold tests/unit/test-rbd-opens
 
 tests_unit_test_rbd_hold_SOURCES = tests/unit/test-rbd-hold.c core/rbd/hold.c core/rbd/marks.c \
 	core/rbd/mark_key.c
