@@ -14,6 +14,7 @@
 #include "core/base/size.h"
 #include "core/volumes/change.h"
 #include "core/volumes/flatten.h"
+#include "core/volumes/moment.h"
 #include "core/volumes/seal.h"
 
 /* Layers that old names and the new volume.json doesn't. */
@@ -89,17 +90,30 @@ int cg_change_push_locked(struct cg_volume *v, struct cg_error *err)
 static int add_snapshot(struct cg_volume_json *json, const struct cg_layers *sealed,
                         const struct cg_change *change, struct cg_error *err)
 {
-    cg_volume_json_remember(json, change->id);
-    return cg_volume_json_add_snapshot(json, change->snapshot, time(NULL), sealed, err);
+    int r = cg_volume_json_add_snapshot(json, change->snapshot, time(NULL), sealed, err);
+
+    if (r == 0) {
+        strcpy(json->snapshot[json->snapshots - 1].uuid, change->id);
+        cg_volume_json_remember(json, change->id);
+    }
+    return r;
+}
+
+static int check_snapshot_free(struct cg_volume *v, const struct cg_change *change,
+                               struct cg_error *err)
+{
+    if (cg_volume_json_snapshot(&v->json, change->snapshot))
+        return cg_error_say(err, EEXIST, "%s has a snapshot %s already", v->label,
+                            change->snapshot);
+    return 0;
 }
 
 static int snapshot(struct cg_volume *v, const struct cg_change *change,
                     struct cg_layers *ret_sealed, struct cg_error *err)
 {
-    if (cg_volume_json_snapshot(&v->json, change->snapshot))
-        return cg_error_say(err, EEXIST, "%s has a snapshot %s already", v->label,
-                            change->snapshot);
-    return cg_seal(v, add_snapshot, change, ret_sealed, err);
+    int r = check_snapshot_free(v, change, err);
+
+    return r < 0 ? r : cg_seal(v, add_snapshot, change, ret_sealed, err);
 }
 
 static int no_snapshot(struct cg_volume *v, const char *name, struct cg_error *err)
@@ -107,22 +121,33 @@ static int no_snapshot(struct cg_volume *v, const char *name, struct cg_error *e
     return cg_error_say(err, ENOENT, "there is no snapshot %s@%s", v->label, name);
 }
 
+static struct cg_volume_snapshot *snapshot_to_remove(struct cg_volume *v,
+                                                     const struct cg_change *change)
+{
+    if (!*change->uuid)
+        return cg_volume_json_snapshot(&v->json, change->snapshot);
+    for (size_t i = 0; i < v->json.snapshots; i++)
+        if (strcmp(v->json.snapshot[i].uuid, change->uuid) == 0)
+            return &v->json.snapshot[i];
+    return NULL;
+}
+
 /* Its layers stay, unless only this snapshot has them (after a rollback). */
 static int remove_snapshot(struct cg_volume *v, const struct cg_change *change,
                            struct cg_error *err)
 {
-    struct cg_volume_snapshot *s = cg_volume_json_snapshot(&v->json, change->snapshot);
+    struct cg_volume_snapshot *s = snapshot_to_remove(v, change);
     struct cg_volume_json json;
     struct cg_layers old;
 
     if (!s)
-        return no_snapshot(v, change->snapshot, err);
+        return *change->uuid ? 0 : no_snapshot(v, change->snapshot, err);
     int r = cg_layers_copy(&s->layers, &old, err);
     if (r < 0)
         return r;
     r = cg_volume_json_copy(&v->json, &json, err);
     if (r == 0) {
-        cg_volume_json_remove_snapshot(&json, change->snapshot);
+        cg_volume_json_remove_snapshot(&json, s->name);
         cg_volume_json_remember(&json, change->id);
         r = cg_change_commit_locked(v, &json, NULL, err);
     }
@@ -249,16 +274,41 @@ static int repeated(struct cg_volume *v, const struct cg_change *change,
     return r < 0 ? r : 1;
 }
 
-static int perform(struct cg_volume *v, const struct cg_change *change,
-                   struct cg_layers *ret_sealed, struct cg_error *err)
+/* -EAGAIN: this isn't who changes the volume any more. */
+static int check_ready_locked(struct cg_volume *v, struct cg_error *err)
 {
-    CG_LOCK(&v->change);
     if (v->lock_fd < 0)
         return cg_error_set(err, EAGAIN, "%s", v->label);
     cg_flatten_finish_locked(v, NULL);
     if (atomic_load(&v->failed) < 0)
         return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
-    int r = repeated(v, change, ret_sealed, err);
+    return 0;
+}
+
+int cg_change_prepare_snapshot_locked(struct cg_volume *v, const struct cg_change *change,
+                                      struct cg_seal *ret_seal, struct cg_error *err)
+{
+    int r = check_ready_locked(v, err);
+
+    if (r == 0)
+        r = check_snapshot_free(v, change, err);
+    return r < 0 ? r : cg_seal_prepare(ret_seal, v, cg_chain_size(v->head), err);
+}
+
+int cg_change_take_snapshot_locked(struct cg_seal *seal, const struct cg_change *change,
+                                   struct cg_error *err)
+{
+    return cg_seal_take_changed(seal, add_snapshot, change, NULL, err);
+}
+
+static int perform(struct cg_volume *v, const struct cg_change *change,
+                   struct cg_layers *ret_sealed, struct cg_error *err)
+{
+    CG_LOCK(&v->change);
+    int r = check_ready_locked(v, err);
+    if (r < 0)
+        return r;
+    r = repeated(v, change, ret_sealed, err);
     if (r != 0)
         return r < 0 ? r : 0;
     switch (change->op) {
@@ -272,6 +322,8 @@ static int perform(struct cg_volume *v, const struct cg_change *change,
         return rollback(v, change, err);
     case CG_CHANGE_SEAL:
         return cg_seal(v, NULL, change, ret_sealed, err);
+    case CG_CHANGE_MOMENT: /* not by one request */
+        break;
     }
     return cg_error_set(err, EINVAL, "change %s", v->label);
 }
@@ -290,6 +342,8 @@ int cg_change_answer(void *opaque, struct cg_control_call *call, const json_t *r
     if (r == 0 && change.op == CG_CHANGE_ROLLBACK)
         return cg_error_say(err, EBUSY, "%s is being written by process %ld", v->label,
                             (long)getpid());
+    if (r == 0 && change.op == CG_CHANGE_MOMENT)
+        return cg_moment_answer(v, call, &change, err);
     if (r == 0)
         r = perform(v, &change, &sealed, err);
     if (r == 0 && sealed.count)

@@ -20,6 +20,14 @@ int cg_change(struct cg_volumes *space, const struct cg_name *name, struct cg_ch
  * so is what follows. */
 int cg_change_push_locked(struct cg_volume *v, struct cg_error *err);
 
+/* A snapshot in the steps of cg_seal: prepare with those checks that other changes undergo too
+ * (-EAGAIN: the volume isn't this process' any more), and take. */
+struct cg_seal;
+int cg_change_prepare_snapshot_locked(struct cg_volume *v, const struct cg_change *change,
+                                      struct cg_seal *ret_seal, struct cg_error *err);
+int cg_change_take_snapshot_locked(struct cg_seal *seal, const struct cg_change *change,
+                                   struct cg_error *err);
+
 /* Replaces v->json by json (taken over, also on failure) durably; chain (taken over too) is the
  * head from then on.  After a failure the volume is as before, or takes no more writes if that
  * can't be said. */

@@ -16,13 +16,16 @@ enum cg_change_op {
     CG_CHANGE_RESIZE,
     CG_CHANGE_ROLLBACK,
     CG_CHANGE_SEAL,
+    CG_CHANGE_MOMENT, /* a snapshot in steps: see moment.h */
 };
 
 struct cg_change {
     enum cg_change_op op;
     char snapshot[CG_PART_MAX + 1]; /* "" for RESIZE and SEAL */
     uint64_t size;                  /* for RESIZE */
-    char id[CG_UUID_LEN + 1];
+    char uuid[CG_UUID_LEN + 1];     /* for REMOVE_SNAPSHOT: only the one that is known by this, if
+                                       it's there at all; "" for the one of that name */
+    char id[CG_UUID_LEN + 1];       /* of the request; a new snapshot's uuid */
 };
 
 /* As a JSON object that the caller owns; NULL if memory is short. */

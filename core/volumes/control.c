@@ -305,11 +305,50 @@ int cg_control_progress(struct cg_control_call *call, uint64_t done, uint64_t to
     return !line || send_line(call->fd, line) < 0;
 }
 
+/* The socket's limits for a send and for a receive. */
+static int set_silence(int fd, unsigned ms)
+{
+    struct timeval time = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+    return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time) < 0 ||
+                   setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time) < 0
+               ? -errno
+               : 0;
+}
+
+static bool reached(const json_t *line, const char *step)
+{
+    const char *text = json_string_value(json_object_get(line, "reached"));
+
+    return text && strcmp(text, step) == 0;
+}
+
+static int send_reached(struct cg_control_call *call, const char *step)
+{
+    CG_CLEANUP(cg_json_cleanup) json_t *line = json_pack("{s:s}", "reached", step);
+    CG_LOCK(&call->sending);
+
+    return send_line(call->fd, line);
+}
+
+int cg_control_reach(struct cg_control_call *call, const char *step, unsigned silence)
+{
+    CG_CLEANUP(cg_json_cleanup) json_t *line = NULL;
+    int r = set_silence(call->fd, silence);
+
+    if (r == 0)
+        r = send_reached(call, step);
+    if (r == 0)
+        r = receive_line(call->fd, &line);
+    if (r == -ETIMEDOUT || r == -EAGAIN)
+        return -ETIMEDOUT;
+    return r == 0 && json_is_true(json_object_get(line, "go")) ? 0 : -ECONNRESET;
+}
+
 /* silence: the milliseconds after which to give up waiting for the other end (-EAGAIN); 0: at once.
  */
 static int open_socket(const char *path, unsigned silence)
 {
-    struct timeval time = { .tv_sec = silence / 1000, .tv_usec = silence % 1000 * 1000 };
     struct sockaddr_un address;
     int fd, r = address_of(path, &address);
 
@@ -318,10 +357,10 @@ static int open_socket(const char *path, unsigned silence)
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | (silence ? 0 : SOCK_NONBLOCK), 0);
     if (fd < 0)
         return -errno;
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time) < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time) < 0 ||
-        connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+    r = set_silence(fd, silence);
+    if (r == 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
         r = -errno;
+    if (r < 0) {
         close(fd);
         return r;
     }
@@ -343,9 +382,8 @@ static int silent(const char *path, int fd, unsigned silence, struct cg_error *e
                         who, path, (silence + 999) / 1000);
 }
 
-int cg_control_ask(const char *path, const json_t *request, unsigned silence,
-                   int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
-                   json_t **ret_answer, struct cg_error *err)
+int cg_control_begin(const char *path, const json_t *request, unsigned silence, int *ret_fd,
+                     struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int fd = open_socket(path, silence);
     int sent = fd < 0 ? fd : send_line(fd, request);
@@ -354,22 +392,72 @@ int cg_control_ask(const char *path, const json_t *request, unsigned silence,
         return silent(path, fd, silence, err);
     if (sent < 0)
         return cg_error_say(err, ECONNRESET, "nobody answers at %s", path);
+    *ret_fd = fd;
+    fd = -1;
+    return 0;
+}
+
+int cg_control_go(int fd)
+{
+    static const char line[] = "{\"go\":true}\n";
+
+    return send(fd, line, sizeof line - 1, MSG_NOSIGNAL) == sizeof line - 1 ? 0 : -ECONNRESET;
+}
+
+/* The next line that says more than that it is worked on.  1: the last. */
+static int next_line(const char *path, int fd, unsigned silence, uint64_t *ret_done,
+                     uint64_t *ret_total, json_t **ret_line, struct cg_error *err)
+{
+    int r = receive_line(fd, ret_line);
+
+    if (r == -ETIMEDOUT)
+        return silent(path, fd, silence, err);
+    if (r < 0)
+        return cg_error_say(err, ECONNRESET, "the process at %s ended", path);
+    return cg_control_text_answer(*ret_line, ret_done, ret_total, err);
+}
+
+int cg_control_end(const char *path, int fd, unsigned silence,
+                   int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                   json_t **ret_answer, struct cg_error *err)
+{
     for (;;) {
-        CG_CLEANUP(cg_json_cleanup) json_t *answer = NULL;
+        CG_CLEANUP(cg_json_cleanup) json_t *line = NULL;
         uint64_t done, total;
-        int r = receive_line(fd, &answer);
-        if (r == -ETIMEDOUT)
-            return silent(path, fd, silence, err);
-        if (r < 0)
-            return cg_error_say(err, ECONNRESET, "the process at %s ended", path);
-        r = cg_control_text_answer(answer, &done, &total, err);
-        if (r > 0)
-            *ret_answer = json_incref(answer);
+        int r = next_line(path, fd, silence, &done, &total, &line, err);
+        if (r > 0 && ret_answer)
+            *ret_answer = json_incref(line);
         if (r != 0)
             return r < 0 ? r : 0;
         if (progress && total && progress(opaque, done, total))
             return cg_error_set(err, ECANCELED, "wait for the process at %s", path);
     }
+}
+
+int cg_control_await(const char *path, int fd, unsigned silence, const char *step,
+                     struct cg_error *err)
+{
+    for (;;) {
+        CG_CLEANUP(cg_json_cleanup) json_t *line = NULL;
+        uint64_t done, total;
+        int r = next_line(path, fd, silence, &done, &total, &line, err);
+        if (r < 0)
+            return r;
+        if (reached(line, step))
+            return 0;
+        if (r > 0)
+            return cg_error_say(err, EPROTO, "the process at %s left out a step", path);
+    }
+}
+
+int cg_control_ask(const char *path, const json_t *request, unsigned silence,
+                   int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                   json_t **ret_answer, struct cg_error *err)
+{
+    CG_CLEANUP(cg_close) int fd = -1;
+    int r = cg_control_begin(path, request, silence, &fd, err);
+
+    return r < 0 ? r : cg_control_end(path, fd, silence, progress, opaque, ret_answer, err);
 }
 
 bool cg_control_answers(const char *path)

@@ -1,6 +1,7 @@
 /* The socket of a volume's writer: what other processes want of it.  A connection carries one
  * request, a line of JSON; the answer is lines of JSON, of which the last has "ok" or "errno".  One
- * a second says that the process is working on it. */
+ * a second says that the process is working on it.  Where a request is done in steps, a line says
+ * that one is reached, and the other end's line that it may go on. */
 #ifndef CG_VOLUMES_CONTROL_H
 #define CG_VOLUMES_CONTROL_H
 
@@ -34,12 +35,28 @@ void cg_control_stop(struct cg_control *control);
 /* Within fn: tells the other end how far it is.  Non-zero if nobody waits any more. */
 int cg_control_progress(struct cg_control_call *call, uint64_t done, uint64_t total);
 
+/* Within fn, for a request that is done in steps: tells the other end that one is reached, and
+ * waits until it says to go on.  -ECONNRESET: it's gone, or says something else; -ETIMEDOUT: it
+ * said nothing for so many milliseconds. */
+int cg_control_reach(struct cg_control_call *call, const char *step, unsigned silence);
+
 #define CG_CONTROL_SILENCE 30000 /* milliseconds that are too long for a process that works */
 
 /* Asks who listens at socket.  0 with the answer, which the caller owns; -ECONNRESET if nobody
  * listens or the other end died before it answered: start again; -ETIMEDOUT if it said nothing for
  * so many milliseconds (the message names the process); else the answer's error. */
 int cg_control_ask(const char *socket, const json_t *request, unsigned silence,
+                   int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                   json_t **ret_answer, struct cg_error *err);
+
+/* cg_control_ask in parts, for a request that is done in steps: begin gives the connection, which
+ * the caller closes; await waits for a step; go says to go on; end waits for the answer. */
+int cg_control_begin(const char *socket, const json_t *request, unsigned silence, int *ret_fd,
+                     struct cg_error *err);
+int cg_control_await(const char *socket, int fd, unsigned silence, const char *step,
+                     struct cg_error *err);
+int cg_control_go(int fd);
+int cg_control_end(const char *socket, int fd, unsigned silence,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    json_t **ret_answer, struct cg_error *err);
 

@@ -16,6 +16,8 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/map.c core/volumes/map.h \
 	core/volumes/map_file.c core/volumes/map_file.h \
 	core/volumes/marks.c core/volumes/marks.h \
+	core/volumes/moment.c core/volumes/moment.h \
+	core/volumes/moment_record.c core/volumes/moment_record.h \
 	core/volumes/open.c \
 	core/volumes/parent.c core/volumes/parent.h \
 	core/volumes/pool_dir.c core/volumes/pool_dir.h \

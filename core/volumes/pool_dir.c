@@ -16,8 +16,7 @@
 #include "core/volumes/volume.h"
 #include "core/volumes/writer.h"
 
-/* The lock of the pool: names change only while somebody has it. */
-static int lock_names(struct cg_volumes *space, int *ret_fd, struct cg_error *err)
+int cg_pool_dir_lock(struct cg_volumes *space, int *ret_fd, struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int fd = openat(space->fd, ".lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
@@ -36,7 +35,7 @@ int cg_pool_dir_make(struct cg_volumes *space, const char *project,
 {
     CG_CLEANUP(cg_close) int names = -1;
     char uuid[CG_UUID_LEN + 1];
-    int r = lock_names(space, &names, err);
+    int r = cg_pool_dir_lock(space, &names, err);
 
     if (r == 0)
         r = cg_dir_make(space->fd, project, 0700, err);
@@ -126,7 +125,7 @@ int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct
 {
     CG_CLEANUP(cg_close) int names = -1;
     char final[CG_NAME_MAX], text[CG_NAME_MAX];
-    int r = lock_names(space, &names, err);
+    int r = cg_pool_dir_lock(space, &names, err);
 
     cg_volume_dir_name(name, final);
     if (r == 0)
@@ -249,7 +248,7 @@ static int take_name(struct cg_volumes *space, const struct cg_name *name,
     CG_CLEANUP(cg_close) int names = -1;
     CG_CLEANUP(cg_close) int fd = -1;
     char path[CG_NAME_MAX], uuid[CG_UUID_LEN + 1];
-    int r = lock_names(space, &names, err);
+    int r = cg_pool_dir_lock(space, &names, err);
 
     if (r < 0)
         return r;
@@ -271,7 +270,7 @@ static void remove_project(struct cg_volumes *space, const char *project)
 {
     CG_CLEANUP(cg_close) int names = -1;
 
-    if (lock_names(space, &names, NULL) == 0)
+    if (cg_pool_dir_lock(space, &names, NULL) == 0)
         remove_project_locked(space, project);
 }
 
@@ -295,7 +294,7 @@ int cg_pool_dir_remove(struct cg_volumes *space, const struct cg_name *name, str
 static int claim_left(struct cg_volumes *space, const char *path, int *ret_fd)
 {
     CG_CLEANUP(cg_close) int names = -1;
-    int r = lock_names(space, &names, NULL);
+    int r = cg_pool_dir_lock(space, &names, NULL);
 
     return r < 0 ? r : claim(space, path, ret_fd, NULL);
 }

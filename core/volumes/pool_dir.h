@@ -8,6 +8,9 @@
 #include "core/volumes/space.h"
 #include "core/volumes/volume_json.h"
 
+/* Takes the lock of the pool, which the caller closes. */
+int cg_pool_dir_lock(struct cg_volumes *space, int *ret_fd, struct cg_error *err);
+
 /* Makes the directory of a new volume of the project, under a name that nobody sees.  Held until
  * *ret_fd is closed; ret_path is relative to the pool. */
 int cg_pool_dir_make(struct cg_volumes *space, const char *project,

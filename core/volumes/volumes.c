@@ -14,6 +14,7 @@
 #include "core/volumes/flatten.h"
 #include "core/volumes/list.h"
 #include "core/volumes/make.h"
+#include "core/volumes/moment.h"
 #include "core/volumes/pool_dir.h"
 #include "core/volumes/volume.h"
 #include "core/volumes/volumes.h"
@@ -78,12 +79,15 @@ static int space_snapshot(void *self, const struct cg_name *names, size_t count,
                           struct cg_error *err)
 {
     struct cg_change change = { .op = CG_CHANGE_SNAPSHOT };
+    int r = 0;
 
-    if (count != 1)
-        return cg_error_say(err, ENOTSUP, "one moment for several volumes is not possible yet");
-    int r = check_snapshot(names, "snapshot", err);
+    for (size_t i = 0; r == 0 && i < count; i++)
+        r = check_snapshot(&names[i], "snapshot", err);
     if (r < 0)
         return r;
+    cg_moment_clean(self);
+    if (count > 1)
+        return cg_moment_snapshot(self, names, count, err);
     snprintf(change.snapshot, sizeof change.snapshot, "%s", names->snapshot);
     return cg_change(self, names, &change, NULL, err);
 }
@@ -93,7 +97,10 @@ static int space_clone(void *self, const char *parent, const struct cg_name *nam
 {
     int r = check_head(name, "clone to", err);
 
-    return r < 0 ? r : cg_make_clone(self, parent, name, err);
+    if (r < 0)
+        return r;
+    cg_moment_clean(self);
+    return cg_make_clone(self, parent, name, err);
 }
 
 static int space_rollback(void *self, const struct cg_name *name, struct cg_error *err)
@@ -103,6 +110,7 @@ static int space_rollback(void *self, const struct cg_name *name, struct cg_erro
 
     if (r < 0)
         return r;
+    cg_moment_clean(self);
     snprintf(change.snapshot, sizeof change.snapshot, "%s", name->snapshot);
     return cg_change(self, name, &change, NULL, err);
 }
@@ -136,6 +144,7 @@ static int space_rename(void *self, const struct cg_name *from, const struct cg_
         r = check_head(to, "rename to", err);
     if (r < 0)
         return r;
+    cg_moment_clean(self); /* which knows it by its name of now */
     cg_volume_dir_name(from, path);
     if (fstatat(space->fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT)
         return cg_error_say(err, ENOENT, "there is no volume %s", cg_name_text(from, true, text));
@@ -174,6 +183,7 @@ static int space_remove(void *self, const struct cg_name *name, unsigned flags,
 
     if (r < 0)
         return r;
+    cg_moment_clean(self);
     if (*name->snapshot) {
         snprintf(change.snapshot, sizeof change.snapshot, "%s", name->snapshot);
         return cg_change(self, name, &change, NULL, err);

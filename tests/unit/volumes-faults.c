@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,6 +35,8 @@ int __wrap_renameat2(int from, const char *path, int to, const char *name, unsig
 int __real_unlinkat(int dirfd, const char *path, int flags);
 int __wrap_unlinkat(int dirfd, const char *path, int flags);
 int __real_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
+ssize_t __real_send(int fd, const void *buf, size_t len, int flags);
+ssize_t __wrap_send(int fd, const void *buf, size_t len, int flags);
 int __wrap_fdatasync(int fd);
 int __wrap_fsync(int fd);
 ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t off);
@@ -175,6 +178,13 @@ int __wrap_unlinkat(int dirfd, const char *path, int flags)
 {
     step();
     return __real_unlinkat(dirfd, path, flags);
+}
+
+ssize_t __wrap_send(int fd, const void *buf, size_t len, int flags)
+{
+    if (!(flags & MSG_DONTWAIT)) /* not what only says that somebody is at work */
+        step();
+    return __real_send(fd, buf, len, flags);
 }
 
 int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *lock)

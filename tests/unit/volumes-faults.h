@@ -13,7 +13,8 @@
 
 /* What the hooks do; 0 or NULL: nothing. */
 struct faults {
-    unsigned kill_at_step; /* the change of a file from now on at which the process is killed */
+    unsigned kill_at_step; /* the change of a file, or line to another process, from now on at
+                              which the process is killed */
     unsigned kill_at_sync; /* the fdatasync from now on at which the process is killed */
     unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
     unsigned map_syncs;                             /* fdatasyncs of a map, counted */

@@ -2,7 +2,8 @@ unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-crash tests/unit/test-volumes-processes \
 	tests/unit/test-volumes-faults tests/unit/test-volumes-holds \
 	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-fill \
-	tests/unit/test-volumes-control tests/unit/test-volumes-index
+	tests/unit/test-volumes-control tests/unit/test-volumes-index \
+	tests/unit/test-volumes-moment
 thread_tests += tests/unit/test-volumes-control tests/unit/test-volumes-fill \
 	tests/unit/test-volumes-holds tests/unit/test-volumes-index \
 	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-processes
@@ -38,7 +39,7 @@ volumes_faults = tests/unit/volumes-faults.c tests/unit/volumes-faults.h $(one_p
 volumes_faults_ldflags = \
 	-Wl,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate,--wrap=unlink,--wrap=pwrite,--wrap=linkat \
 	-Wl,--wrap=ftruncate,--wrap=pthread_rwlock_rdlock,--wrap=renameat,--wrap=renameat2 \
-	-Wl,--wrap=unlinkat,--wrap=flock
+	-Wl,--wrap=unlinkat,--wrap=flock,--wrap=send
 
 tests_unit_test_volumes_faults_SOURCES = tests/unit/test-volumes-faults.c $(volumes_faults)
 tests_unit_test_volumes_faults_LDADD = $(unit_ldadd)
@@ -55,3 +56,7 @@ tests_unit_test_volumes_fill_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
 tests_unit_test_volumes_holds_SOURCES = tests/unit/test-volumes-holds.c $(volumes_faults)
 tests_unit_test_volumes_holds_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_holds_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
+
+tests_unit_test_volumes_moment_SOURCES = tests/unit/test-volumes-moment.c $(volumes_faults)
+tests_unit_test_volumes_moment_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_moment_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
