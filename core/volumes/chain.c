@@ -77,14 +77,15 @@ struct cg_chain *cg_chain_new(uint64_t size, struct cg_layer **layers, size_t co
     return chain;
 }
 
-struct cg_chain *cg_chain_push(struct cg_chain *old, struct cg_layer *layer)
+struct cg_chain *cg_chain_push(struct cg_chain *old, struct cg_layer *sealed,
+                               struct cg_layer *layer)
 {
     struct cg_chain *chain = new_chain(cg_layer_size(layer), old->count + 1);
 
     if (!chain)
         return NULL;
     for (size_t i = 0; i < old->count; i++)
-        chain->layer[i] = cg_layer_ref(old->layer[i]);
+        chain->layer[i] = cg_layer_ref(sealed && i + 1 == old->count ? sealed : old->layer[i]);
     chain->layer[old->count] = cg_layer_ref(layer);
     chain->parent = old->parent ? cg_parent_ref(old->parent) : NULL;
     chain->parent_size = old->parent_size;

@@ -20,8 +20,10 @@ struct cg_chain;
 struct cg_chain *cg_chain_new(uint64_t size, struct cg_layer **layers, size_t count,
                               struct cg_parent *parent);
 
-/* The same with one more layer on top, whose size is that of the new chain. */
-struct cg_chain *cg_chain_push(struct cg_chain *chain, struct cg_layer *layer);
+/* The same with one more layer on top, whose size is that of the new chain.  sealed, unless NULL,
+ * is the top of before, opened anew. */
+struct cg_chain *cg_chain_push(struct cg_chain *chain, struct cg_layer *sealed,
+                               struct cg_layer *layer);
 
 struct cg_chain *cg_chain_ref(struct cg_chain *chain);
 void cg_chain_unref(struct cg_chain *chain);

@@ -193,7 +193,7 @@ static int chain_of(struct cg_volume *v, const struct cg_layers *layers, struct 
     struct cg_chain *below =
         cg_chain_new(layers->size, open, layers->count, cg_chain_parent(v->head));
     cg_volume_close_layers(open, layers->count);
-    *ret_chain = below ? cg_chain_push(below, top) : NULL;
+    *ret_chain = below ? cg_chain_push(below, NULL, top) : NULL;
     return *ret_chain ? 0 : cg_error_set(err, ENOMEM, "open a chain");
 }
 

@@ -37,12 +37,17 @@ int cg_seal_make_top(struct cg_volume *v, uint64_t size, struct cg_layer **ret_l
 
 int cg_seal_prepare(struct cg_seal *s, struct cg_volume *v, uint64_t size, struct cg_error *err)
 {
+    struct cg_error ignored;
+
     *s = (struct cg_seal){ .v = v };
     int r = cg_seal_make_top(v, size, &s->top, err);
 
     if (r < 0)
         return r;
     s->old = cg_layer_ref(cg_chain_top(v->head));
+    /* Looked at when it's on disk.  If that can't be, the old one goes on to be read. */
+    if (!v->brief && cg_layer_open(v->dirfd, cg_layer_uuid(s->old), &s->sealed, &ignored) < 0)
+        s->sealed = NULL;
     r = v->writing ? cg_layer_flush(s->old, err) : 0;
     if (r < 0)
         cg_seal_end(s);
@@ -73,7 +78,7 @@ int cg_seal_take(struct cg_seal *s, cg_seal_edit *edit, const struct cg_change *
     r = edit ? edit(&json, &sealed, change, err) : 0;
     if (r < 0)
         goto fail;
-    struct cg_chain *chain = cg_chain_push(v->head, s->top);
+    struct cg_chain *chain = cg_chain_push(v->head, s->sealed, s->top);
     if (!chain) {
         r = cg_error_set(err, ENOMEM, "extend a chain");
         goto fail;
@@ -104,10 +109,13 @@ void cg_seal_end(struct cg_seal *s)
         /* It's sealed: others may read it from here on, and its map file is the truth. */
         cg_layer_end(s->old, &ignored);
         cg_layer_lock(s->old, LOCK_SH, &ignored);
+        if (s->sealed)
+            cg_layer_lock(s->sealed, LOCK_SH, &ignored);
     } else if (atomic_load(&v->failed) == 0) {
         cg_layer_remove(v->dirfd, cg_layer_uuid(s->top), v->run);
     }
     cg_layer_unref(s->top);
+    cg_layer_unref(s->sealed);
     cg_layer_unref(s->old);
 }
 

@@ -17,7 +17,8 @@ typedef int cg_seal_edit(struct cg_volume_json *json, const struct cg_layers *se
 struct cg_seal {
     struct cg_volume *v;
     struct cg_layer *old, *top; /* references */
-    bool held;                  /* has the gate exclusively */
+    struct cg_layer *sealed; /* old opened anew, without the memory of a working map; may be NULL */
+    bool held;               /* has the gate exclusively */
     bool taken;
 };
 

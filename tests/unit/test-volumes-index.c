@@ -316,7 +316,7 @@ static void test_depths(void **state)
         cg_chain_unref(chain);
         check_often(grown, 20);
         if (count < LAYERS) {
-            struct cg_chain *more = cg_chain_push(grown, layers[count]);
+            struct cg_chain *more = cg_chain_push(grown, NULL, layers[count]);
             assert_non_null(more);
             cg_chain_unref(grown);
             grown = more;
@@ -398,7 +398,7 @@ static void test_threads(void **state)
     (void)state;
     open_layers();
     struct cg_chain *shared = new_chain(LAYERS - 1);
-    struct cg_chain *pushed = cg_chain_push(shared, layers[LAYERS - 1]);
+    struct cg_chain *pushed = cg_chain_push(shared, NULL, layers[LAYERS - 1]);
     for (unsigned i = 0; i < THREADS; i++) {
         readers[i] =
             (struct reader){ .random = seed + i, .chain = { shared, pushed }, .reading = &reading };

@@ -531,6 +531,41 @@ static void test_snapshot_ids(void **state)
     assert_string_equal(first.snapshot, again.snapshot);
 }
 
+/* How many working maps this process has in memory. */
+static unsigned working_maps(void)
+{
+    char line[4096], prefix[80];
+    FILE *maps = fopen("/proc/self/maps", "re");
+    unsigned count = 0;
+
+    assert_non_null(maps);
+    snprintf(prefix, sizeof prefix, "%s/map-", pool.run);
+    while (fgets(line, sizeof line, maps))
+        count += strstr(line, prefix) != NULL;
+    fclose(maps);
+    return count;
+}
+
+/* What was sealed takes no memory that only writing needs. */
+static void test_sealed_memory(void **state)
+{
+    struct cg_image *image;
+
+    (void)state;
+    pool_create(pool.space, "volumes/p/v", MIB);
+    image = pool_open(pool.space, "volumes/p/v", CG_OPEN_WRITE);
+    for (unsigned i = 0; i < 12; i++) {
+        char name[32];
+        put(image, (char)('a' + i), 4096, i * UINT64_C(4096));
+        assert_int_equal(working_maps(), 1);
+        snprintf(name, sizeof name, "volumes/p/v@s%u", i);
+        pool_snapshot(pool.space, name);
+    }
+    for (unsigned i = 0; i < 12; i++)
+        expect(image, (char)('a' + i), 4096, i * UINT64_C(4096));
+    cg_image_unref(image);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -545,6 +580,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_parent, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_clone_empty, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_empty_layers, one_pool_setup, one_pool_teardown),
+        cmocka_unit_test_setup_teardown(test_sealed_memory, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_damage, one_pool_setup, one_pool_teardown),
         cmocka_unit_test_setup_teardown(test_large, one_pool_setup, one_pool_teardown),
     };
