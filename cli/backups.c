@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "cli/cli.h"
+#include "cli/hooks.h"
 #include "cli/target.h"
 #include "core/base/cleanup.h"
 #include "core/base/size.h"
@@ -18,7 +19,23 @@
 struct backup_args {
     bool full;
     const char *rate, *audit;
+    struct cli_hooks hooks;
+    struct cg_error thaw; /* why it failed; "" if it didn't */
 };
+
+static int freeze(void *opaque, struct cg_error *err)
+{
+    struct backup_args *a = opaque;
+
+    return cli_hooks_begin(&a->hooks, err);
+}
+
+static void thaw(void *opaque, bool taken)
+{
+    struct backup_args *a = opaque;
+
+    cli_hooks_end(&a->hooks, taken, &a->thaw);
+}
 
 static int set_backup(void *opaque, int option, const char *value)
 {
@@ -28,7 +45,7 @@ static int set_backup(void *opaque, int option, const char *value)
         a->full = true;
     else if (option == 'a')
         a->audit = value;
-    else
+    else if (!cli_hooks_set(&a->hooks, option, value))
         a->rate = value;
     return 0;
 }
@@ -100,14 +117,30 @@ static void backup_text(const struct cg_backup_result *b)
     puts(b->point);
 }
 
+static int show_backup(struct cli *cli, const struct cg_backup_result *b)
+{
+    if (b->warning[0])
+        fprintf(stderr, "cowgate: warning: %s\n", b->warning);
+    if (cli->json)
+        return cli_print_json(cli, backup_json(b));
+    if (cli->quiet)
+        puts(b->point);
+    else
+        backup_text(b);
+    return CLI_OK;
+}
+
 int cli_backup(struct cli *cli, int argc, char **argv)
 {
     static const struct option options[] = { { "full", no_argument, NULL, 'f' },
                                              { "rate", required_argument, NULL, 'r' },
                                              { "audit", required_argument, NULL, 'a' },
+                                             CLI_HOOKS_OPTIONS,
                                              { 0 } };
     struct backup_args args = { 0 };
-    struct cg_backup_options o = { 0 };
+    struct cg_backup_options o = { .before_snapshot = freeze,
+                                   .after_snapshot = thaw,
+                                   .snapshot_opaque = &args };
     struct cg_backup_result result;
     struct cg_repository *repository;
     struct cg_name target;
@@ -133,22 +166,19 @@ int cli_backup(struct cli *cli, int argc, char **argv)
         return cli_failed(cli);
     if (!args.audit && o.space)
         o.audit = cg_space_audit(o.space);
+    char *names[] = { argv[optind], NULL };
+    args.hooks.names = names;
     o.project = target.part[0];
     o.volume = target.part[1];
     o.progress = cli_progress_begin(cli, "backup");
     r = cg_backup(repository, &o, &result, &cli->err);
     cli_progress_end();
-    if (r < 0)
-        return cli_failed(cli);
-    if (result.warning[0])
-        fprintf(stderr, "cowgate: warning: %s\n", result.warning);
-    if (cli->json)
-        return cli_print_json(cli, backup_json(&result));
-    if (cli->quiet)
-        puts(result.point);
-    else
-        backup_text(&result);
-    return CLI_OK;
+    int failed = r < 0 ? cli_failed(cli) : CLI_OK;
+    if (args.thaw.message[0]) {
+        cli->err = args.thaw;
+        failed = cli_failed(cli);
+    }
+    return r < 0 ? failed : show_backup(cli, &result) ? CLI_FAILED : failed;
 }
 
 /* Opens or makes what a point is restored to.  *ret_made: it's new; *ret_space: it's there, under a

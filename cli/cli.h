@@ -97,6 +97,9 @@ void cli_time_text(char ret[static CLI_TIME_TEXT], time_t time);
 /* The exit of long work by Ctrl-C: progress then reports a cancel. */
 void cli_catch_interrupts(void);
 
+/* While it's held that doesn't end the process either if it's asked for twice. */
+void cli_hold_interrupts(bool hold);
+
 /* True if that has happened. */
 bool cli_interrupted(void);
 

@@ -4,6 +4,7 @@ cli_cowgate_SOURCES = \
 	cli/cli.c cli/cli.h \
 	cli/copy.c \
 	cli/export_diff.c \
+	cli/hooks.c cli/hooks.h \
 	cli/look.c \
 	cli/main.c \
 	cli/migrate.c cli/migrate.h \

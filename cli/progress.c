@@ -17,7 +17,7 @@
  * of them: what its handler says is atomic, and lock-free, as a handler needs it. */
 
 _Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "a signal's handler can't take locks");
-static atomic_bool interrupted;
+static atomic_bool interrupted, held;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     const char *what; /* NULL: no bar */
@@ -27,7 +27,7 @@ static struct {
 
 static void on_interrupt(int sig)
 {
-    if (atomic_exchange(&interrupted, true)) {
+    if (atomic_exchange(&interrupted, true) && !atomic_load(&held)) {
         signal(sig, SIG_DFL); /* asked twice */
         raise(sig);
     }
@@ -44,6 +44,13 @@ void cli_catch_interrupts(void)
         if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
             sigaction(signals[i], &sa, NULL);
     }
+}
+
+void cli_hold_interrupts(bool hold)
+{
+    atomic_store(&held, hold);
+    if (hold)
+        cli_catch_interrupts();
 }
 
 bool cli_interrupted(void)

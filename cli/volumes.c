@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/hooks.h"
 #include "core/base/cleanup.h"
 #include "core/base/size.h"
 
@@ -107,38 +108,67 @@ int cli_clone(struct cli *cli, int argc, char **argv)
     return r < 0 ? cli_failed(cli) : CLI_OK;
 }
 
-int cli_snapshot(struct cli *cli, int argc, char **argv)
+static int set_hook(void *opaque, int option, const char *value)
 {
-    CLI_ARGS(NULL, NULL, NULL, 1, -1);
-    size_t count = (size_t)(argc - optind);
-    CG_CLEANUP(cg_free) struct cg_name *names = calloc(count, sizeof *names);
+    cli_hooks_set(opaque, option, value);
+    return 0;
+}
+
+/* Parses the names of snapshots, which are to be in one space.  0, or an exit status. */
+static int snapshot_names(struct cli *cli, char **text, size_t count, struct cg_name *names,
+                          struct cg_space **ret_space)
+{
     struct cg_space *space = NULL, *first = NULL;
 
-    if (!names) {
-        cg_error_set(&cli->err, ENOMEM, "snapshot");
-        return cli_failed(cli);
-    }
     for (size_t i = 0; i < count; i++) {
-        const char *text = argv[optind + (int)i];
-        if (cli_whole_name(cli, text, &names[i], &space) < 0)
+        if (cli_whole_name(cli, text[i], &names[i], &space) < 0)
             return cli_failed(cli);
         if (!names[i].snapshot[0])
-            return cli_misused("snapshot", "%s names no snapshot: write %s@NAME", text, text);
+            return cli_misused("snapshot", "%s names no snapshot: write %s@NAME", text[i], text[i]);
         if (cg_name_own_snapshot(names[i].snapshot))
             return cli_misused("snapshot",
                                "%s: snapshots of this form are made and deleted by backups and "
                                "clones: take another name",
-                               text);
+                               text[i]);
         if (first && space != first)
             return cli_misused("snapshot",
                                "%s and %s are in different spaces, which have no moment in common: "
                                "snapshot them one by one",
-                               argv[optind], text);
+                               text[0], text[i]);
         first = space;
     }
-    if (cg_space_snapshot(space, names, count, &cli->err) < 0)
+    *ret_space = space;
+    return 0;
+}
+
+int cli_snapshot(struct cli *cli, int argc, char **argv)
+{
+    static const struct option options[] = { CLI_HOOKS_OPTIONS, { 0 } };
+    struct cli_hooks hooks = { .freeze = NULL };
+    struct cg_space *space = NULL;
+    struct cg_error why;
+
+    CLI_ARGS(options, set_hook, &hooks, 1, -1);
+    size_t count = (size_t)(argc - optind);
+    CG_CLEANUP(cg_free) struct cg_name *names = calloc(count, sizeof *names);
+    hooks.names = argv + optind; /* which end with a NULL */
+    if (!names) {
+        cg_error_set(&cli->err, ENOMEM, "snapshot");
         return cli_failed(cli);
-    return CLI_OK;
+    }
+    int failed = snapshot_names(cli, argv + optind, count, names, &space);
+    if (failed)
+        return failed;
+    int r = cli_hooks_begin(&hooks, &cli->err);
+    if (r == 0)
+        r = cg_space_snapshot(space, names, count, &cli->err);
+    if (r < 0)
+        failed = cli_failed(cli);
+    if (cli_hooks_end(&hooks, r == 0, &why) < 0) {
+        cli->err = why;
+        failed = cli_failed(cli);
+    }
+    return failed;
 }
 
 int cli_rollback(struct cli *cli, int argc, char **argv)

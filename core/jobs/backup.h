@@ -22,6 +22,11 @@ struct cg_backup_options {
                                            that are read and compared */
     uint64_t rate;                      /* at most so many bytes read a second; 0 for no limit */
     const struct cg_progress *progress; /* may be NULL */
+    /* Around the snapshot of a head; NULL for nothing.  after follows before also when that
+     * failed; taken: the snapshot is there. */
+    int (*before_snapshot)(void *opaque, struct cg_error *err);
+    void (*after_snapshot)(void *opaque, bool taken);
+    void *snapshot_opaque;
 };
 
 struct cg_backup_result {

@@ -20,6 +20,19 @@ static bool is_head(const struct cg_backup_options *o)
     return !o->source.snapshot[0] && o->source.space != CG_NAME_BACKUPS;
 }
 
+static int take_snapshot(struct cg_backup_source *s, const struct cg_backup_options *o,
+                         struct cg_error *err)
+{
+    int r = o->before_snapshot ? o->before_snapshot(o->snapshot_opaque, err) : 0;
+
+    s->time = time(NULL);
+    if (r == 0)
+        r = cg_space_snapshot(s->space, &s->name, 1, err);
+    if (o->after_snapshot)
+        o->after_snapshot(o->snapshot_opaque, r == 0);
+    return r;
+}
+
 int cg_backup_source_open(struct cg_backup_source *s, const struct cg_backup_options *o,
                           struct cg_session *session, struct cg_error *err)
 {
@@ -33,7 +46,7 @@ int cg_backup_source_open(struct cg_backup_source *s, const struct cg_backup_opt
     s->time = time(NULL);
     if (is_head(o)) {
         snprintf(s->name.snapshot, sizeof s->name.snapshot, PREFIX "%s", cg_session_id(session));
-        r = cg_space_snapshot(s->space, &s->name, 1, err);
+        r = take_snapshot(s, o, err);
         if (r < 0)
             return r;
         s->own = true;

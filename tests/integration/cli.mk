@@ -1,6 +1,7 @@
 cli_tests = \
 	tests/integration/cli-bad-input.sh \
 	tests/integration/cli-full-disk.sh \
+	tests/integration/cli-hooks.sh \
 	tests/integration/cli-interrupted.sh \
 	tests/integration/cli-json.sh \
 	tests/integration/cli-main.sh \
