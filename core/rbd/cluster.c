@@ -147,7 +147,8 @@ static int configure(const struct cg_rbd_config *config, rados_t rados, enum cg_
         { "rbd_cache_writethrough_until_flush", "false" },
         /* Whoever gives up waiting for a write takes its buffer away. */
         { "rbd_disable_zero_copy_writes", "true" },
-        { "rbd_concurrent_management_ops", "32" },
+        /* A stream gives one piece at a time: more would only wait for it, in the way of guests. */
+        { "rbd_concurrent_management_ops", purpose == CG_RBD_FILL ? "3" : "32" },
     };
 
     int r = rados_conf_read_file(rados, config->conf);
@@ -311,7 +312,7 @@ static int open_pool(struct cg_rbd_cluster *c, struct connection *n, struct pool
     rados_ioctx_set_namespace(p->io, p->namespace);
     /* A full pool is an error, not a wait. */
     rados_set_pool_full_try(p->io);
-    if (n->purpose == CG_RBD_CHANGE && probe(p->io, c->config->timeout) == -ETIMEDOUT)
+    if (n->purpose != CG_RBD_LOOK && probe(p->io, c->config->timeout) == -ETIMEDOUT)
         return cg_error_say(err, ETIMEDOUT, "open pool %s: the cluster didn't answer within %u s",
                             p->name, c->config->timeout);
     return 0;

@@ -18,7 +18,11 @@
 
 struct cg_rbd_cluster;
 
-enum cg_rbd_purpose { CG_RBD_LOOK, CG_RBD_CHANGE };
+enum cg_rbd_purpose {
+    CG_RBD_LOOK, /* no request takes longer than the time limit */
+    CG_RBD_CHANGE,
+    CG_RBD_FILL, /* a whole image, beside guests who use it: few objects at a time */
+};
 
 #define CG_RBD_FSID 36 /* characters of a cluster's id */
 

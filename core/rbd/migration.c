@@ -167,6 +167,15 @@ static int sparsify(struct cg_rbd *rbd, const struct cg_name *name, struct stepp
     return r < 0 ? r : rbd_sparsify_with_progress(cg_rbd_image_handle(im), 4096, stepped, s);
 }
 
+static int execute(struct cg_rbd *rbd, const struct cg_name *name, struct stepping *s,
+                   struct cg_error *err)
+{
+    struct cg_rbd_place p;
+    int r = cg_rbd_place_to_fill(rbd, name, &p, err);
+
+    return r < 0 ? r : rbd_migration_execute_with_progress(p.io, p.image, stepped, s);
+}
+
 int cg_rbd_migrate_step(void *self, const struct cg_name *name, enum cg_migration_step step,
                         int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                         struct cg_error *err)
@@ -181,7 +190,7 @@ int cg_rbd_migrate_step(void *self, const struct cg_name *name, enum cg_migratio
     if (step == CG_MIGRATION_SPARSIFY)
         r = sparsify(self, name, &s, err);
     else if (step == CG_MIGRATION_EXECUTE)
-        r = rbd_migration_execute_with_progress(p.io, p.image, stepped, &s);
+        r = execute(self, name, &s, err);
     else if (step == CG_MIGRATION_COMMIT)
         r = rbd_migration_commit_with_progress(p.io, p.image, stepped, &s);
     else

@@ -47,6 +47,10 @@ int cg_rbd_place(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_p
 int cg_rbd_place_to_look(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
                          struct cg_error *err);
 
+/* The same for filling it beside guests. */
+int cg_rbd_place_to_fill(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
+                         struct cg_error *err);
+
 /* As cg_rbd_place for what can only be done to an image, not a snapshot: what says what that is. */
 int cg_rbd_place_head(struct cg_rbd *rbd, const struct cg_name *name, const char *what,
                       struct cg_rbd_place *ret, struct cg_error *err);

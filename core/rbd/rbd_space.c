@@ -57,6 +57,12 @@ int cg_rbd_place_to_look(struct cg_rbd *rbd, const struct cg_name *name, struct 
     return place(rbd, name, CG_RBD_LOOK, ret, err);
 }
 
+int cg_rbd_place_to_fill(struct cg_rbd *rbd, const struct cg_name *name, struct cg_rbd_place *ret,
+                         struct cg_error *err)
+{
+    return place(rbd, name, CG_RBD_FILL, ret, err);
+}
+
 int cg_rbd_place_head(struct cg_rbd *rbd, const struct cg_name *name, const char *what,
                       struct cg_rbd_place *ret, struct cg_error *err)
 {
