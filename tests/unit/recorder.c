@@ -53,6 +53,7 @@ static struct node *nodes;
 static unsigned node_count;
 static unsigned fail_at, calls, failed, failed_syncs;
 static int fail_errnum;
+static void (*in_syncs)(void);
 
 int __real_openat(int dirfd, const char *path, int flags, ...);
 int __real_mkdirat(int dirfd, const char *path, mode_t mode);
@@ -310,7 +311,10 @@ static int do_sync(enum kind kind, int fd)
     int saved = errno;
     add_data(r == 0 ? SYNC : LOST, fd, 0, 0, NULL);
     failed_syncs += r < 0 && kind == FDATASYNC;
+    void (*fn)(void) = in_syncs;
     pthread_mutex_unlock(&lock);
+    if (fn)
+        fn();
     errno = saved;
     return r;
 }
@@ -415,6 +419,13 @@ void recorder_fail(unsigned n, int errnum)
     fail_at = n;
     fail_errnum = errnum;
     calls = 0;
+    pthread_mutex_unlock(&lock);
+}
+
+void recorder_in_syncs(void (*fn)(void))
+{
+    pthread_mutex_lock(&lock);
+    in_syncs = fn;
     pthread_mutex_unlock(&lock);
 }
 

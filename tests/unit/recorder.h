@@ -35,6 +35,10 @@ void recorder_free(void);
 /* Makes the n-th wrapped call from now on (from 1) fail with errnum, once; 0 for none. */
 void recorder_fail(unsigned n, int errnum);
 
+/* fn is called in each sync from now on, when it has begun: what is done meanwhile it doesn't
+ * cover. NULL: nothing. */
+void recorder_in_syncs(void (*fn)(void));
+
 /* How many wrapped calls there were since. */
 unsigned recorder_calls(void);
 

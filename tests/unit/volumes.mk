@@ -1,10 +1,10 @@
 unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-crash tests/unit/test-volumes-processes \
-	tests/unit/test-volumes-faults tests/unit/test-volumes-holds \
+	tests/unit/test-volumes-faults tests/unit/test-volumes-holds tests/unit/test-volumes-flush \
 	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-fill \
 	tests/unit/test-volumes-control tests/unit/test-volumes-index \
 	tests/unit/test-volumes-moment
-thread_tests += tests/unit/test-volumes-control tests/unit/test-volumes-fill \
+thread_tests += tests/unit/test-volumes-control tests/unit/test-volumes-fill tests/unit/test-volumes-flush \
 	tests/unit/test-volumes-holds tests/unit/test-volumes-index \
 	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-processes
 
@@ -24,6 +24,11 @@ tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=pwrite,--wrap=pwritev,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate \
 	-Wl,--wrap=ftruncate,--wrap=openat,--wrap=mkdirat,--wrap=linkat,--wrap=renameat \
 	-Wl,--wrap=renameat2,--wrap=unlinkat
+
+tests_unit_test_volumes_flush_SOURCES = $(volumes_pool) tests/unit/test-volumes-flush.c \
+	tests/unit/recorder.c tests/unit/recorder.h tests/unit/recorder-replay.c tests/unit/recorder-log.h
+tests_unit_test_volumes_flush_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_flush_LDFLAGS = $(tests_unit_test_volumes_crash_LDFLAGS)
 
 tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(one_pool)
 tests_unit_test_volumes_processes_LDADD = $(unit_ldadd)
