@@ -80,18 +80,25 @@ int cg_moment_answer(struct cg_volume *v, struct cg_control_call *call,
     return r;
 }
 
-/* Is no more than begun with: writes go on, or there is nothing to hold up. */
-static void leave(struct member *m)
+/* Writes go on; who was asked sees it. */
+static void let_go(struct member *m)
 {
     if (m->prepared) {
         cg_seal_end(&m->seal);
         pthread_mutex_unlock(&m->v->change);
     }
-    cg_volume_unref(m->v);
-    cg_close(&m->fd); /* who is asked sees it */
+    cg_close(&m->fd);
     m->prepared = false;
-    m->v = NULL;
     m->fd = -1;
+}
+
+/* Is no more than begun with.  May take the volume's locks again and flush: not to be called with
+ * those of volumes that come later. */
+static void leave(struct member *m)
+{
+    let_go(m);
+    cg_volume_unref(m->v);
+    m->v = NULL;
 }
 
 static int prepare_here(struct member *m, struct cg_error *err)
@@ -168,7 +175,7 @@ static int take_here(struct member *m, struct cg_error *err)
 {
     int r = cg_change_take_snapshot_locked(&m->seal, &m->change, err);
 
-    leave(m);
+    let_go(m);
     return r;
 }
 
@@ -250,6 +257,8 @@ static int take_on_record(struct cg_volumes *space, struct member *members, size
         r = hold_all(members, count, err);
     if (r == 0)
         r = take_all(members, count, err);
+    for (size_t i = 0; i < count; i++)
+        let_go(&members[i]);
     for (size_t i = 0; i < count; i++)
         leave(&members[i]);
     return r < 0 ? r : cg_moment_record_remove(space, record, err);

@@ -46,7 +46,7 @@ int __wrap_unlink(const char *path);
 int __wrap_pthread_rwlock_rdlock(pthread_rwlock_t *lock);
 
 /* True if this is the call that the counter waits for. */
-static bool due(unsigned *counter)
+static bool due(_Atomic unsigned *counter)
 {
     return *counter && --*counter == 0;
 }

@@ -11,24 +11,24 @@
 #define SIZE (256 * 1024 + 512u)
 #define V "volumes/p/v"
 
-/* What the hooks do; 0 or NULL: nothing. */
+/* What the hooks do; 0 or NULL: nothing.  The test's threads and the core's look at it. */
 struct faults {
-    unsigned kill_at_step; /* the change of a file, or line to another process, from now on at
-                              which the process is killed */
-    unsigned kill_at_sync; /* the fdatasync from now on at which the process is killed */
-    unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
-    unsigned map_syncs;                             /* fdatasyncs of a map, counted */
-    bool fail_data_write;                           /* any to a data file */
-    size_t data_written;                            /* bytes of pwrites to data files, counted */
-    size_t map_written;                             /* bytes of pwrites to maps, counted */
-    unsigned act_at;                                /* the taking of a gate before which */
-    unsigned act_at_link;                           /* the linkat before which it is */
-    unsigned act_at_flock;                          /* the flock before which it is */
-    unsigned act_at_sync;                           /* the fdatasync before which it is */
-    void (*act)(void);                              /* this is done */
-    bool watch_sockets;   /* a socket may be removed only while the volume is locked */
-    unsigned bad_unlinks; /* those that were not */
-    unsigned unlinks;
+    _Atomic unsigned kill_at_step; /* the change of a file, or line to another process, from now on
+                              at which the process is killed */
+    _Atomic unsigned kill_at_sync; /* the fdatasync from now on at which the process is killed */
+    _Atomic unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
+    _Atomic unsigned map_syncs;                             /* fdatasyncs of a map, counted */
+    _Atomic bool fail_data_write;                           /* any to a data file */
+    _Atomic size_t data_written;   /* bytes of pwrites to data files, counted */
+    _Atomic size_t map_written;    /* bytes of pwrites to maps, counted */
+    _Atomic unsigned act_at;       /* the taking of a gate before which */
+    _Atomic unsigned act_at_link;  /* the linkat before which it is */
+    _Atomic unsigned act_at_flock; /* the flock before which it is */
+    _Atomic unsigned act_at_sync;  /* the fdatasync before which it is */
+    void (*act)(void);             /* this is done */
+    _Atomic bool watch_sockets;    /* a socket may be removed only while the volume is locked */
+    _Atomic unsigned bad_unlinks;  /* those that were not */
+    _Atomic unsigned unlinks;
 };
 extern struct faults hook;
 

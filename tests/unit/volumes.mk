@@ -6,7 +6,8 @@ unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-moment
 thread_tests += tests/unit/test-volumes-control tests/unit/test-volumes-fill tests/unit/test-volumes-flush \
 	tests/unit/test-volumes-holds tests/unit/test-volumes-index \
-	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-processes
+	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-moment \
+	tests/unit/test-volumes-processes
 
 volumes_pool = tests/unit/volumes-pool.c tests/unit/volumes-pool.h
 one_pool = tests/unit/one-pool.c tests/unit/one-pool.h $(volumes_pool)
