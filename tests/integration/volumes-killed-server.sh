@@ -36,3 +36,29 @@ other_boot
 start_serve "$tmp/s"
 "$client" check "$(uri "$tmp/s" volumes/acme/v@s)" <known
 "$client" check "$v" <known
+
+# What is flushed is there after a reboot, whoever wrote it: the first of two clients writes, the other
+# flushes, and the server is killed before anybody else does.
+cat >two.py <<'PY'
+import os, signal, sys, nbd
+a, b = nbd.NBD(), nbd.NBD()
+for h in a, b:
+    h.connect_uri(sys.argv[1])
+assert a.can_multi_conn()
+for off in 0, 4096, 8192 + 512, 50 << 20:
+    a.pwrite(b"a" * 4096, off)
+a.zero(8192, 1 << 20)
+b.flush()
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+PY
+cowgate create volumes/acme/two --size 64M
+cowgate clone volumes/acme/v volumes/acme/clone
+for two in two clone; do
+    nbd_python two.py "$(uri "$tmp/s" "volumes/acme/$two")" "$serve_pid"
+    wait "$serve_pid" 2>/dev/null || true
+    other_boot
+    start_serve "$tmp/s"
+    qemu-io -f raw -c 'read -P 97 0 8k' -c 'read -P 97 8704 4k' -c 'read -P 97 50M 4k' \
+        -c 'read -P 0 1M 8k' "$(uri "$tmp/s" "volumes/acme/$two")" >io.log
+    ! grep -i failed io.log || fail "$two: $(cat io.log)"
+done
