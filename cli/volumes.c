@@ -232,6 +232,23 @@ static int remove_draft(struct cg_space *space, const struct cg_name *name, stru
     return r;
 }
 
+/* The snapshot is gone; what only it needed takes longer. */
+static int reclaim(struct cli *cli, struct cg_space *space, const struct cg_name *name,
+                   const char *text)
+{
+    const struct cg_progress *p = cli_progress_begin(cli, "give back space");
+    int r = cg_space_reclaim(space, name, p->report, p->opaque, &cli->err);
+    cli_progress_end();
+    if (r == 1 && !cli->quiet)
+        fprintf(stderr,
+                "%s is deleted; its space is given back when another snapshot is deleted after "
+                "those have closed the volume who have it open\n",
+                text);
+    return r < 0 ? cg_error_prefix(&cli->err, r, "%s is deleted, but its space is not given back",
+                                   text)
+                 : 0;
+}
+
 int cli_delete(struct cli *cli, int argc, char **argv)
 {
     static const struct option options[] = { { "snapshots", no_argument, NULL, 'S' }, { 0 } };
@@ -249,6 +266,8 @@ int cli_delete(struct cli *cli, int argc, char **argv)
         r = cg_error_say(&cli->err, ENOTEMPTY,
                          "%s has snapshots: delete them first, or all at once with --snapshots",
                          argv[optind]);
+    if (r == 0 && name.snapshot[0])
+        r = reclaim(cli, space, &name, argv[optind]);
     return r < 0 ? cli_failed(cli) : CLI_OK;
 }
 

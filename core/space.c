@@ -132,6 +132,13 @@ int cg_space_flatten(struct cg_space *space, const struct cg_name *name, uint64_
     return space->ops->flatten(space->self, name, rate, progress, opaque, err);
 }
 
+int cg_space_reclaim(struct cg_space *space, const struct cg_name *name,
+                     int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                     struct cg_error *err)
+{
+    return space->ops->reclaim ? space->ops->reclaim(space->self, name, progress, opaque, err) : 0;
+}
+
 int cg_space_resize(struct cg_space *space, const struct cg_name *name, uint64_t size,
                     struct cg_error *err)
 {

@@ -131,6 +131,13 @@ struct cg_space_ops {
     int (*flatten)(void *self, const struct cg_name *name, uint64_t rate,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    struct cg_error *err);
+    /* Gives back what deleted snapshots of an image took, where remove leaves that undone because
+     * it takes its time; the image may be in use.  name is the image's, or was such a snapshot's.
+     * Gone on with by the next call if it's interrupted.  progress as for flatten.  1: not all, as
+     * somebody has it open who reads what could go.  NULL: nothing is left undone. */
+    int (*reclaim)(void *self, const struct cg_name *name,
+                   int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                   struct cg_error *err);
     int (*resize)(void *self, const struct cg_name *name, uint64_t size, struct cg_error *err);
     /* -EEXIST if to is there.  A draft (from->draft) becomes visible under its name by this. */
     int (*rename)(void *self, const struct cg_name *from, const struct cg_name *to,
@@ -222,6 +229,9 @@ int cg_space_clone(struct cg_space *space, const char *parent, const struct cg_n
                    struct cg_error *err);
 int cg_space_rollback(struct cg_space *space, const struct cg_name *snapshot, struct cg_error *err);
 int cg_space_flatten(struct cg_space *space, const struct cg_name *name, uint64_t rate,
+                     int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                     struct cg_error *err);
+int cg_space_reclaim(struct cg_space *space, const struct cg_name *name,
                      int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                      struct cg_error *err);
 int cg_space_resize(struct cg_space *space, const struct cg_name *name, uint64_t size,

@@ -417,7 +417,7 @@ int cg_backup(struct cg_repository *repository, const struct cg_backup_options *
         return r;
     /* The point is there, whatever becomes of older snapshots. */
     struct cg_error why;
-    if (cg_backup_source_sweep(&source, repository, &why) < 0)
+    if (cg_backup_source_sweep(&source, repository, options->progress, &why) < 0)
         snprintf(res.warning, sizeof res.warning, "old snapshots of the source stay: %.400s",
                  why.message);
     *ret = res;

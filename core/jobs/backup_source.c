@@ -114,6 +114,7 @@ bool cg_backup_source_base(const struct cg_backup_source *s, const struct cg_poi
 /* Snapshots of the source that may be ours. */
 struct strays {
     struct cg_repository *repo;
+    const struct cg_progress *progress;
     char stem[2 * CG_PART_MAX]; /* cowgate-REPOSITORY- */
     bool self;                  /* look at the source's own only */
     /* Whether some point that may be a latest one can't be read, and why. */
@@ -235,6 +236,15 @@ static int ask_points(void *opaque, const char *project, struct cg_error *err)
     return unsure(a.strays, r, &why, err);
 }
 
+/* All of the backup itself is done. */
+static int reclaiming(void *opaque, uint64_t done, uint64_t total)
+{
+    const struct cg_progress *p = opaque;
+
+    (void)done;
+    return p ? p->report(p->opaque, total, total) : 0;
+}
+
 /* Removes those that nobody needs.  A latest point that can't be read may need any that no other
  * point names; one that such a point names has been superseded by its successor. */
 static int remove_strays(struct strays *s, struct cg_space *space, struct cg_name *name,
@@ -258,14 +268,16 @@ static int remove_strays(struct strays *s, struct cg_space *space, struct cg_nam
         int r = cg_space_remove(space, name, 0, &why);
         if (r < 0 && r != -ENOENT && result == 0)
             result = cg_error_say(err, -r, "%s", why.message);
+        if (r == 0) /* what can't be given back now is by the next */
+            cg_space_reclaim(space, name, reclaiming, (void *)s->progress, &why);
     }
     return result;
 }
 
 int cg_backup_source_sweep(const struct cg_backup_source *source, struct cg_repository *repo,
-                           struct cg_error *err)
+                           const struct cg_progress *progress, struct cg_error *err)
 {
-    struct strays s = { .repo = repo };
+    struct strays s = { .repo = repo, .progress = progress };
     struct cg_name name = source->name, prefix = source->name;
 
     if (!source->space || name.parts == 0 || name.space == CG_NAME_BACKUPS)

@@ -24,9 +24,9 @@ void cg_backup_source_close(struct cg_backup_source *source, bool committed);
 
 /* Removes snapshots, of the source and of its neighbours in a project of volumes, that backups into
  * this repository made and no longer need: their session is dead, and no latest point names
- * them. */
+ * them.  progress (may be NULL) can end the giving back of their space. */
 int cg_backup_source_sweep(const struct cg_backup_source *source, struct cg_repository *repository,
-                           struct cg_error *err);
+                           const struct cg_progress *progress, struct cg_error *err);
 
 /* True if the base's snapshot is still there: *ret_from names it.  Else a sentence that says why
  * this backup is full in ret_why. */

@@ -180,7 +180,7 @@ static int start_control(struct cg_volume *v, struct cg_error *err)
     return r < 0 ? r : cg_volume_describe(v, false, err);
 }
 
-/* A top layer that is read by somebody else gets another above it. */
+/* A top layer that somebody else reads, or a clone has, gets another above it. */
 static int own_top(struct cg_volume *v, bool left, struct cg_error *err)
 {
     struct cg_layer *top = cg_chain_top(v->head);
@@ -188,16 +188,16 @@ static int own_top(struct cg_volume *v, bool left, struct cg_error *err)
     struct cg_error ignored;
     int r = cg_layer_lock(top, LOCK_EX | LOCK_NB, err);
 
-    if (r == 0) {
+    if (r == 0 && !cg_layer_shared(top)) {
         r = cg_layer_begin(top, v->run, err);
         if (r < 0) /* nobody writes into it: others may read it */
             cg_layer_lock(top, LOCK_SH, &ignored);
         return r;
     }
-    if (r != -EWOULDBLOCK)
+    if (r < 0 && r != -EWOULDBLOCK)
         return r;
     snprintf(uuid, sizeof uuid, "%s", cg_layer_uuid(top));
-    r = cg_layer_lock(top, LOCK_SH, err); /* the attempt let go of it */
+    r = cg_layer_lock(top, LOCK_SH, err); /* an attempt in vain let go of it */
     if (r == 0 && left)
         r = cg_layer_settle(v->dirfd, uuid, v->run, err);
     if (r == 0)

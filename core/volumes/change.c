@@ -14,6 +14,7 @@
 #include "core/base/size.h"
 #include "core/volumes/change.h"
 #include "core/volumes/flatten.h"
+#include "core/volumes/merge.h"
 #include "core/volumes/moment.h"
 #include "core/volumes/seal.h"
 
@@ -52,9 +53,21 @@ static void replace_head(struct cg_volume *v, struct cg_chain *chain)
     cg_chain_unref(old);
 }
 
+/* Of layers that no chain has any more nothing is to be said. */
+static void forget_mixed(struct cg_volume_json *json)
+{
+    for (size_t i = json->mixed.count; i-- > 0;) {
+        char uuid[CG_UUID_LEN + 1];
+        strcpy(uuid, json->mixed.uuid[i]);
+        if (!cg_volume_json_names(json, uuid))
+            cg_layers_remove(&json->mixed, uuid);
+    }
+}
+
 int cg_change_commit_gated(struct cg_volume *v, struct cg_volume_json *json, struct cg_chain *chain,
                            struct cg_error *err)
 {
+    forget_mixed(json);
     int r = cg_volume_json_write(v->dirfd, json, err);
 
     if (r < 0) {
@@ -132,7 +145,8 @@ static struct cg_volume_snapshot *snapshot_to_remove(struct cg_volume *v,
     return NULL;
 }
 
-/* Its layers stay, unless only this snapshot has them (after a rollback). */
+/* Its layers stay, unless only this snapshot has them (after a rollback): then they may be merged.
+ */
 static int remove_snapshot(struct cg_volume *v, const struct cg_change *change,
                            struct cg_error *err)
 {
@@ -338,6 +352,8 @@ int cg_change_answer(void *opaque, struct cg_control_call *call, const json_t *r
 
     if (op && strcmp(op, "flatten") == 0)
         return cg_flatten_answer(v, call, request, answer, err);
+    if (op && strcmp(op, "reclaim") == 0)
+        return cg_merge_answer(v, call, answer, err);
     int r = cg_change_request_decode(request, &change, err);
     if (r == 0 && change.op == CG_CHANGE_ROLLBACK)
         return cg_error_say(err, EBUSY, "%s is being written by process %ld", v->label,

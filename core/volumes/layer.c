@@ -186,6 +186,16 @@ int cg_layer_lock(struct cg_layer *layer, int operation, struct cg_error *err)
     return 0;
 }
 
+bool cg_layer_claim(struct cg_layer *layer)
+{
+    struct cg_error ignored;
+
+    if (cg_layer_lock(layer, LOCK_EX | LOCK_NB, &ignored) == 0)
+        return true;
+    cg_layer_lock(layer, LOCK_SH, &ignored); /* the attempt let go of it */
+    return false;
+}
+
 int cg_layer_lock_data(struct cg_layer *layer, struct cg_error *err)
 {
     while (flock(layer->fd, LOCK_EX | LOCK_NB) < 0)

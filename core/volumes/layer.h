@@ -34,6 +34,9 @@ uint64_t cg_layer_size(struct cg_layer *layer);
  * is an ordinary answer, after which nothing is locked. */
 int cg_layer_lock(struct cg_layer *layer, int operation, struct cg_error *err);
 
+/* Locks it exclusively if nobody else has it: true.  Else it's locked shared, as before. */
+bool cg_layer_claim(struct cg_layer *layer);
+
 /* flock on the data file, exclusively and without waiting: by who fills a layer that others read.
  * -EWOULDBLOCK: somebody else does.  Until the layer is closed. */
 int cg_layer_lock_data(struct cg_layer *layer, struct cg_error *err);

@@ -16,6 +16,8 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/map.c core/volumes/map.h \
 	core/volumes/map_file.c core/volumes/map_file.h \
 	core/volumes/marks.c core/volumes/marks.h \
+	core/volumes/merge.c core/volumes/merge.h \
+	core/volumes/merge_copy.c core/volumes/merge_copy.h \
 	core/volumes/moment.c core/volumes/moment.h \
 	core/volumes/moment_record.c core/volumes/moment_record.h \
 	core/volumes/open.c \

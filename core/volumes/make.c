@@ -164,35 +164,46 @@ static int head_layers(struct cg_volumes *space, const struct cg_name *parent,
     return cg_change(space, parent, &seal, ret, err);
 }
 
-/* The sealed layers that the clone stands on, and what the volume in dirfd says of itself.
- * -EAGAIN: a flatten put a layer below them meanwhile. */
-static int layers_of(struct cg_volumes *space, const struct cg_name *parent, int dirfd,
-                     struct cg_volume_json *ret_json, struct cg_layers *ret_layers,
-                     struct cg_error *err)
+/* The sealed layers that the clone is to stand on. */
+static int choose_layers(struct cg_volumes *space, const struct cg_name *parent, int dirfd,
+                         struct cg_layers *ret, struct cg_error *err)
 {
-    struct cg_layers layers = { .size = 0 };
     struct cg_volume_json json;
-    bool head = !*parent->snapshot;
-    int r = head ? head_layers(space, parent, &layers, err) : 0;
+
+    if (!*parent->snapshot)
+        return head_layers(space, parent, ret, err);
+    int r = cg_volume_json_read(dirfd, &json, NULL, err);
+    if (r == 0) {
+        r = snapshot_layers(&json, parent, ret, err);
+        cg_volume_json_clear(&json);
+    }
+    return r;
+}
+
+static bool are_same(const struct cg_layers *a, const struct cg_layers *b)
+{
+    return a->count == b->count && cg_layers_begin_with(a, b);
+}
+
+/* What the volume in dirfd says of itself.  -EAGAIN: the layers aren't its head's or the snapshot's
+ * any more. */
+static int check_layers(const struct cg_name *parent, int dirfd, const struct cg_layers *layers,
+                        struct cg_volume_json *ret, struct cg_error *err)
+{
+    struct cg_volume_json json;
+    int r = cg_volume_json_read(dirfd, &json, NULL, err);
 
     if (r < 0)
         return r;
-    r = cg_volume_json_read(dirfd, &json, NULL, err);
-    if (r == 0) {
-        if (!head)
-            r = snapshot_layers(&json, parent, &layers, err);
-        else if (!cg_layers_begin_with(&json.head, &layers))
-            r = cg_error_set(err, EAGAIN, "read the chain");
-        if (r < 0)
-            cg_volume_json_clear(&json);
+    const struct cg_volume_snapshot *s =
+        *parent->snapshot ? cg_volume_json_snapshot(&json, parent->snapshot) : NULL;
+    if (s ? are_same(&s->layers, layers)
+          : !*parent->snapshot && cg_volume_json_shows(&json, layers)) {
+        *ret = json;
+        return 0;
     }
-    if (r < 0) {
-        cg_layers_clear(&layers);
-        return r;
-    }
-    *ret_json = json;
-    *ret_layers = layers;
-    return 0;
+    cg_volume_json_clear(&json);
+    return cg_error_set(err, EAGAIN, "read the chain");
 }
 
 /* Holds what the new volume stands on, durably, before anybody sees the volume. */
@@ -207,27 +218,46 @@ static int finish(struct making *m, const struct cg_name *name, uint64_t size, s
     return r < 0 ? r : cg_pool_dir_publish(space, m->path, name, err);
 }
 
-/* Gives the new volume the parent's layers.  -EAGAIN: they changed meanwhile, by a flatten or a
- * rollback; nothing of them is there. */
-static int take_layers(struct making *m, const struct cg_name *parent, int from,
-                       struct cg_volume_json *ret_json, struct cg_error *err)
+/* With the top one locked, so that nobody writes into it or merges the one above into it. */
+static int link_locked(struct making *m, const struct cg_name *parent, int from,
+                       const struct cg_layers *layers, struct cg_volume_json *ret_json,
+                       struct cg_error *err)
 {
-    struct cg_volume_json json;
-    struct cg_layers layers;
-    int r = layers_of(m->space, parent, from, &json, &layers, err);
+    int r = check_layers(parent, from, layers, ret_json, err);
 
     if (r < 0)
         return r;
-    r = link_layers(m, from, &layers, err);
+    r = link_layers(m, from, layers, err);
     if (r < 0) {
-        for (size_t i = 0; i < layers.count; i++)
-            cg_layer_remove(m->fd, layers.uuid[i], NULL);
+        for (size_t i = 0; i < layers->count; i++)
+            cg_layer_remove(m->fd, layers->uuid[i], NULL);
+        cg_volume_json_clear(ret_json);
+    }
+    return r;
+}
+
+/* Gives the new volume the parent's layers.  -EAGAIN: they changed meanwhile, by a flatten, a
+ * rollback or a merge; nothing of them is there. */
+static int take_layers(struct making *m, const struct cg_name *parent, int from,
+                       struct cg_volume_json *ret_json, struct cg_error *err)
+{
+    struct cg_layers layers;
+    struct cg_layer **open;
+    int r = choose_layers(m->space, parent, from, &layers, err);
+
+    if (r < 0)
+        return r;
+    struct cg_layers top = { layers.size, 1, layers.uuid + layers.count - 1 };
+    r = cg_volume_open_layers(from, &top, true, &open, err);
+    if (r == 0) {
+        r = link_locked(m, parent, from, &layers, ret_json, err);
+        cg_volume_close_layers(open, 1);
+    }
+    if (r < 0) {
         cg_layers_clear(&layers);
-        cg_volume_json_clear(&json);
         return r == -ENOENT ? -EAGAIN : r;
     }
     m->json.head = layers;
-    *ret_json = json;
     return 0;
 }
 

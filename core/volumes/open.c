@@ -210,7 +210,7 @@ static int load_once(struct cg_volume *v, struct found *f, struct cg_error *err)
         return same ? missing : 1;
     /* What the writer sealed for us is still the lowest of the head (a flatten puts a layer below
      * and takes the parent away). */
-    bool good = f->asked ? cg_layers_begin_with(&f->json.head, &f->layers) : same;
+    bool good = f->asked ? cg_volume_json_shows(&f->json, &f->layers) : same;
     return good ? 0 : 1;
 }
 

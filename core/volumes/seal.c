@@ -144,8 +144,9 @@ static int sealed_already(struct cg_volume *v, struct cg_layers *ret, struct cg_
 
     if (count < 2 || cg_layer_size(cg_chain_layer(v->head, count - 2)) != cg_chain_size(v->head))
         return 0;
-    /* One that may be given up is no chain by itself. */
-    if (strcmp(cg_layer_uuid(cg_chain_layer(v->head, count - 2)), v->json.filling) == 0)
+    /* One that may be given up is no chain by itself, nor one that has some of what is above. */
+    const char *below = cg_layer_uuid(cg_chain_layer(v->head, count - 2));
+    if (strcmp(below, v->json.filling) == 0 || cg_volume_json_mixed(&v->json, below))
         return 0;
     int r = cg_layer_is_empty(cg_chain_top(v->head), &empty, err);
     if (r < 0 || !empty)

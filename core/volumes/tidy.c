@@ -15,23 +15,12 @@ struct kept {
     struct cg_layer **open; /* as many; references of the head's chain */
 };
 
-/* Nobody else has the layer: then it's locked exclusively. */
-static bool is_idle(struct cg_layer *layer)
-{
-    struct cg_error ignored;
-
-    if (cg_layer_lock(layer, LOCK_EX | LOCK_NB, &ignored) == 0)
-        return true;
-    cg_layer_lock(layer, LOCK_SH, &ignored); /* the attempt let go of it */
-    return false;
-}
-
 static bool is_needless(struct cg_volume *v, struct cg_layer *layer)
 {
     bool empty;
 
     return !cg_volume_json_in_snapshot(&v->json, cg_layer_uuid(layer)) && !cg_layer_shared(layer) &&
-           cg_layer_is_empty(layer, &empty, NULL) == 0 && empty && is_idle(layer);
+           cg_layer_is_empty(layer, &empty, NULL) == 0 && empty && cg_layer_claim(layer);
 }
 
 static int choose(struct cg_volume *v, struct kept *k)

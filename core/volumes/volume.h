@@ -42,7 +42,7 @@ struct cg_volume {
     bool maps;                  /* the lock file says so: they count, also if this process dies */
     char socket[108];           /* "" if brief */
     struct cg_control *control;
-    bool flattening;
+    bool flattening, merging;
 
     /* Held shared by writes: exclusively, nothing is being written.  Guards head. */
     pthread_rwlock_t gate;

@@ -20,6 +20,7 @@
 void cg_volume_json_clear(struct cg_volume_json *json)
 {
     cg_layers_clear(&json->head);
+    cg_layers_clear(&json->mixed);
     for (size_t i = 0; i < json->snapshots; i++)
         cg_layers_clear(&json->snapshot[i].layers);
     free(json->snapshot);
@@ -32,10 +33,12 @@ int cg_volume_json_copy(const struct cg_volume_json *json, struct cg_volume_json
     struct cg_volume_json copy = *json;
     int r;
 
-    copy.head = (struct cg_layers){ .size = 0 };
+    copy.head = copy.mixed = (struct cg_layers){ .size = 0 };
     copy.snapshot = NULL;
     copy.snapshots = 0;
     r = cg_layers_copy(&json->head, &copy.head, err);
+    if (r == 0)
+        r = cg_layers_copy(&json->mixed, &copy.mixed, err);
     for (size_t i = 0; r == 0 && i < json->snapshots; i++) {
         r = cg_volume_json_add_snapshot(&copy, json->snapshot[i].name, json->snapshot[i].time,
                                         &json->snapshot[i].layers, err);
@@ -158,6 +161,21 @@ static int parse_snapshots(const json_t *array, struct cg_volume_json *ret, stru
     return 0;
 }
 
+static int parse_mixed(const json_t *array, struct cg_volume_json *ret, struct cg_error *err)
+{
+    if (array && !json_is_array(array))
+        return bad(err, "no valid \"mixed\"");
+    for (size_t i = 0; i < json_array_size(array); i++) {
+        const char *uuid = json_string_value(json_array_get(array, i));
+        if (!uuid || !cg_uuid_valid(uuid))
+            return bad(err, "no valid \"mixed\"");
+        int r = cg_layers_add(&ret->mixed, uuid, err);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
 static int parse_requests(const json_t *array, struct cg_volume_json *ret, struct cg_error *err)
 {
     if (!json_is_array(array))
@@ -189,6 +207,7 @@ static int parse(const json_t *root, struct cg_volume_json *ret, struct cg_error
         (r = parse_release(json_object_get(root, "release"), ret, err)) < 0 ||
         (r = cg_layers_from_json(root, &ret->head, err)) < 0 ||
         (r = parse_filling(json_object_get(root, "filling"), ret, err)) < 0 ||
+        (r = parse_mixed(json_object_get(root, "mixed"), ret, err)) < 0 ||
         (r = parse_snapshots(json_object_get(root, "snapshots"), ret, err)) < 0 ||
         (r = parse_requests(json_object_get(root, "requests"), ret, err)) < 0)
         return r;
@@ -226,6 +245,19 @@ static json_t *snapshot_json(const struct cg_volume_snapshot *s)
     return object;
 }
 
+static json_t *mixed_json(const struct cg_volume_json *json)
+{
+    json_t *array = json_array();
+
+    for (size_t i = 0; i < json->mixed.count; i++) {
+        if (json_array_append_new(array, json_string(json->mixed.uuid[i])) < 0) {
+            json_decref(array);
+            return NULL;
+        }
+    }
+    return array;
+}
+
 static json_t *root_json(const struct cg_volume_json *json)
 {
     json_t *parent = json_null(), *snapshots = json_array(), *requests = json_array();
@@ -245,6 +277,8 @@ static json_t *root_json(const struct cg_volume_json *json)
                      "requests", requests);
     if (root && *json->filling)
         wrong |= json_object_set_new(root, "filling", json_string(json->filling));
+    if (root && json->mixed.count)
+        wrong |= json_object_set_new(root, "mixed", mixed_json(json));
     if (root && *json->release)
         wrong |= json_object_set_new(root, "release",
                                      json_pack("{s:s, s:s, s:s}", "ref", json->release, "identity",
@@ -376,4 +410,46 @@ bool cg_volume_json_in_snapshot(const struct cg_volume_json *json, const char *u
 bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid)
 {
     return has(&json->head, uuid) || cg_volume_json_in_snapshot(json, uuid);
+}
+
+bool cg_volume_json_mixed(const struct cg_volume_json *json, const char *uuid)
+{
+    return has(&json->mixed, uuid);
+}
+
+bool cg_volume_json_shows(const struct cg_volume_json *json, const struct cg_layers *layers)
+{
+    return cg_layers_begin_with(&json->head, layers) &&
+           !cg_volume_json_mixed(json, layers->uuid[layers->count - 1]);
+}
+
+static bool adjacent_in(const struct cg_layers *layers, const char *lower, const char *upper)
+{
+    size_t i = 0;
+
+    while (i < layers->count && strcmp(layers->uuid[i], lower) != 0 &&
+           strcmp(layers->uuid[i], upper) != 0)
+        i++;
+    if (i == layers->count)
+        return true;
+    return strcmp(layers->uuid[i], lower) == 0 && i + 1 < layers->count &&
+           strcmp(layers->uuid[i + 1], upper) == 0;
+}
+
+bool cg_volume_json_adjacent(const struct cg_volume_json *json, const char *lower,
+                             const char *upper)
+{
+    if (!cg_volume_json_names(json, lower) || !adjacent_in(&json->head, lower, upper))
+        return false;
+    for (size_t i = 0; i < json->snapshots; i++)
+        if (!adjacent_in(&json->snapshot[i].layers, lower, upper))
+            return false;
+    return true;
+}
+
+void cg_volume_json_drop(struct cg_volume_json *json, const char *uuid)
+{
+    cg_layers_remove(&json->head, uuid);
+    for (size_t i = 0; i < json->snapshots; i++)
+        cg_layers_remove(&json->snapshot[i].layers, uuid);
 }

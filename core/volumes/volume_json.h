@@ -31,6 +31,7 @@ struct cg_volume_json {
     char release[CG_NAME_MAX]; /* a parent that it had and may still hold, as release_uuid; or "" */
     char release_identity[CG_NAME_MAX];
     char release_uuid[CG_UUID_LEN + 1];
+    struct cg_layers mixed; /* have some of what is in the layer above: no chain may end at one */
     struct cg_layers head;
     size_t snapshots;
     struct cg_volume_snapshot *snapshot; /* owned */
@@ -80,5 +81,19 @@ uint64_t cg_volume_json_original_size(const struct cg_volume_json *json, uint64_
 /* True if a snapshot, or the head too, has this layer. */
 bool cg_volume_json_in_snapshot(const struct cg_volume_json *json, const char *uuid);
 bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid);
+
+/* True if the layer is among those that are mixed. */
+bool cg_volume_json_mixed(const struct cg_volume_json *json, const char *uuid);
+
+/* True if the head began with these layers, and they are still a moment of it. */
+bool cg_volume_json_shows(const struct cg_volume_json *json, const struct cg_layers *layers);
+
+/* True if the one layer is right above the other wherever one of the two is: then the upper one
+ * can be merged into the lower, in all chains at once. */
+bool cg_volume_json_adjacent(const struct cg_volume_json *json, const char *lower,
+                             const char *upper);
+
+/* Takes a layer out of all chains. */
+void cg_volume_json_drop(struct cg_volume_json *json, const char *uuid);
 
 #endif

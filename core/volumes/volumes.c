@@ -14,6 +14,7 @@
 #include "core/volumes/flatten.h"
 #include "core/volumes/list.h"
 #include "core/volumes/make.h"
+#include "core/volumes/merge.h"
 #include "core/volumes/moment.h"
 #include "core/volumes/pool_dir.h"
 #include "core/volumes/volume.h"
@@ -122,6 +123,17 @@ static int space_flatten(void *self, const struct cg_name *name, uint64_t rate,
     int r = check_head(name, "flatten", err);
 
     return r < 0 ? r : cg_flatten(self, name, rate, progress, opaque, err);
+}
+
+static int space_reclaim(void *self, const struct cg_name *name,
+                         int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
+                         struct cg_error *err)
+{
+    struct cg_name head = *name;
+    int r = check_volume(name, err);
+
+    head.snapshot[0] = '\0';
+    return r < 0 ? r : cg_merge(self, &head, progress, opaque, err);
 }
 
 static int space_resize(void *self, const struct cg_name *name, uint64_t size, struct cg_error *err)
@@ -302,6 +314,7 @@ static const struct cg_space_ops ops = {
     .clone = space_clone,
     .rollback = space_rollback,
     .flatten = space_flatten,
+    .reclaim = space_reclaim,
     .resize = space_resize,
     .rename = space_rename,
     .remove = space_remove,

@@ -99,7 +99,8 @@ static void apply_data(struct replayed *file, const struct op *op)
 }
 
 /* Some of the sectors that an operation changed get to the disk. */
-static void write_back_some(struct replayed *file, const struct op *op, unsigned *seed)
+static void write_back_some(struct replayed *file, const struct op *op, uint64_t grain,
+                            unsigned *seed)
 {
     unsigned mode = draw(seed) % 3; /* none, all, some */
 
@@ -108,9 +109,9 @@ static void write_back_some(struct replayed *file, const struct op *op, unsigned
             set_length(&file->disk, op->len);
         return;
     }
-    for (uint64_t at = op->off / SECTOR * SECTOR; mode && at < op->off + op->len; at += SECTOR)
+    for (uint64_t at = op->off / grain * grain; mode && at < op->off + op->len; at += grain)
         if (mode == 1 || draw(seed) % 2)
-            write_back(file, at, at + SECTOR);
+            write_back(file, at, at + grain);
 }
 
 static struct entry *find_entry(struct replayed *dir, const char *name)
@@ -199,6 +200,7 @@ static size_t names_until(const struct op *ops, size_t cut, enum recorder_loss l
 static void build(const struct recorder_log *log, struct replayed *all, size_t cut,
                   enum recorder_loss loss, unsigned seed)
 {
+    const uint64_t grain = seed % 2 ? SECTOR : 4096;
     size_t names = names_until(log->ops, cut, loss, &seed);
 
     all[0].directory = true;
@@ -214,7 +216,7 @@ static void build(const struct recorder_log *log, struct replayed *all, size_t c
             continue;
         apply_data(&all[op->file], op);
         if (loss == LOSE_SOME)
-            write_back_some(&all[op->file], op, &seed);
+            write_back_some(&all[op->file], op, grain, &seed);
     }
     for (unsigned i = 0; loss == LOSE_NOTHING && i < log->nodes; i++) {
         set_length(&all[i].disk, all[i].cache.len);

@@ -2,9 +2,10 @@
  * host had crashed there, and makes single system calls fail.
  *
  * The program is linked with --wrap for the calls of recorder_calls.  What a crash leaves: what was
- * synced before it; of the rest of a file's changes any, torn at 512 bytes; of the changes of names
- * a beginning at least as long as the synced directories say.  A sync that fails drops what it
- * should have written: no later one writes it, as the kernel does it. */
+ * synced before it; of the rest of a file's changes any, torn at 512 bytes or, with an even seed,
+ * at 4096; of the changes of names a beginning at least as long as the synced directories say.  A
+ * sync that fails drops what it should have written: no later one writes it, as the kernel does it.
+ */
 #ifndef CG_TESTS_RECORDER_H
 #define CG_TESTS_RECORDER_H
 

@@ -52,7 +52,8 @@ enum op {
     REMOVE,
     RESIZE,
     CLOSE,
-    FLATTEN
+    FLATTEN,
+    RECLAIM
 };
 
 struct step {
@@ -87,6 +88,7 @@ static const struct step steps[] = {
     { WRITE, 65000, 3000 },
     { SNAPSHOT, SNAPSHOT_2, 0 },
     { UNSNAPSHOT, SNAPSHOT_1, 0 },
+    { RECLAIM, 0, 0 },
     { WRITE, 1024, 2048 },
     { CLOSE, 0, 0 },
     { WRITE, 3072, 8192 },
@@ -98,8 +100,20 @@ static const struct step steps[] = {
     { WRITE, 40000, 30000 },
     { ZERO, GROWN - 5000, 5000 },
     { FUA, 0, 100 },
+    { RECLAIM, 0, 0 },
     { FLATTEN, 0, 0 },
     { WRITE, 30000, 512 },
+    { SNAPSHOT, SNAPSHOT_1, 0 },
+    { WRITE, 29000, 9000 },
+    { REMOVE, CLONE_2, 0 },
+    { UNSNAPSHOT, SNAPSHOT_2, 0 },
+    { RECLAIM, 0, 0 },
+    { ZERO, 20480, 8192 },
+    { WRITE, 36864, 4096 },
+    { CLOSE, 0, 0 },
+    { UNSNAPSHOT, SNAPSHOT_1, 0 },
+    { RECLAIM, 0, 0 },
+    { WRITE, 33000, 512 },
 };
 #define STEPS (sizeof steps / sizeof *steps)
 
@@ -156,6 +170,7 @@ static void apply(struct moment *m, const struct step *s, unsigned i)
     case FLUSH:
     case CLOSE:
     case FLATTEN:
+    case RECLAIM:
         break;
     }
     if (s->op == FLUSH || s->op == FUA || s->op == CLOSE || s->op == SNAPSHOT || s->op == RESIZE ||
@@ -199,6 +214,8 @@ static int perform(struct cg_space *space, struct cg_image **image, const struct
         return cg_space_resize(space, &v, s->off, err);
     case FLATTEN:
         return cg_space_flatten(space, &v, 0, NULL, NULL, err);
+    case RECLAIM:
+        return cg_space_reclaim(space, &v, NULL, NULL, err);
     case CLOSE:
         cg_image_unref(*image);
         *image = NULL;

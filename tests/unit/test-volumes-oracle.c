@@ -232,6 +232,25 @@ static void op_flatten(struct test *t)
     assert_string_equal(pool_held(), "");
 }
 
+/* With the image open, written or not, or with nobody there. */
+static void op_reclaim(struct test *t)
+{
+    struct cg_name name = pool_name(t->name);
+    struct cg_error err;
+    bool closed = next(&t->random, 2);
+
+    if (closed)
+        cg_image_unref(t->image);
+    int r = cg_space_reclaim(t->pool.space, &name, NULL, NULL, &err);
+    if (r < 0)
+        fail_msg("%s", err.message);
+    if (closed) {
+        assert_int_equal(r, 0);
+        open_image(t);
+        compare(t, t->image, &t->now);
+    }
+}
+
 /* Everything acknowledged is there after an orderly end. */
 static void op_reopen(struct test *t)
 {
@@ -248,7 +267,7 @@ static void (*const ops[])(struct test *) = { op_write,    op_write,  op_write, 
                                               op_write,    op_zero,   op_trim,  op_read,
                                               op_read,     op_read,   op_flush, op_resize,
                                               op_snapshot, op_reopen, op_clone, op_rollback,
-                                              op_flatten };
+                                              op_flatten,  op_reclaim };
 
 static void run(struct test *t)
 {
@@ -359,7 +378,8 @@ static void *disturber_main(void *arg)
         if (cg_space_snapshot(t->s->pool.space, &s, 1, &err) < 0 ||
             cg_image_flush(t->s->image, &err) < 0 ||
             cg_image_trim(t->s->image, 65536, BASE + PIECES * PIECE + 65536, 0, &err) < 0 ||
-            cg_space_remove(t->s->pool.space, &s, 0, &err) < 0)
+            cg_space_remove(t->s->pool.space, &s, 0, &err) < 0 ||
+            cg_space_reclaim(t->s->pool.space, &v, NULL, NULL, &err) < 0)
             return strdup(err.message);
         if (i == 3 && cg_space_flatten(t->s->pool.space, &v, 0, NULL, NULL, &err) < 0)
             return strdup(err.message);
@@ -445,7 +465,9 @@ static void *snapshots_main(void *arg)
 
     pthread_barrier_wait(&t->s->start);
     for (unsigned i = 0; i < t->s->rounds / 4; i++)
-        if (cg_space_snapshot(second, &s, 1, &err) < 0 || cg_space_remove(second, &s, 0, &err) < 0)
+        if (cg_space_snapshot(second, &s, 1, &err) < 0 ||
+            cg_space_remove(second, &s, 0, &err) < 0 ||
+            cg_space_reclaim(second, &s, NULL, NULL, &err) < 0)
             return strdup(err.message);
     cg_space_free(second);
     return NULL;

@@ -66,3 +66,9 @@ tests_unit_test_volumes_holds_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
 tests_unit_test_volumes_moment_SOURCES = tests/unit/test-volumes-moment.c $(volumes_faults)
 tests_unit_test_volumes_moment_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_moment_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
+
+unit_tests += tests/unit/test-volumes-merge
+thread_tests += tests/unit/test-volumes-merge
+tests_unit_test_volumes_merge_SOURCES = tests/unit/test-volumes-merge.c $(volumes_faults)
+tests_unit_test_volumes_merge_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_merge_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
