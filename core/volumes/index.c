@@ -22,6 +22,8 @@
 #define WORD_BLOCKS 32u                   /* the blocks of a word of states */
 #define ONES UINT64_C(0x5555555555555555) /* one in each pair of bits */
 #define SHARDS 64u
+#define BRIEF_BLOCKS 2048u /* the most that are looked up without building a window */
+#define TURNS 16u          /* of that many lookups one builds a window, when there is no room */
 
 /* Where a block comes from: 0 for nowhere, else 1 + 3 * layer + state - 1. */
 #define LAYERS_MAX ((UINT16_MAX - 3) / 3)
@@ -56,6 +58,8 @@ static struct {
     struct window *hand;
     size_t bytes, limit;
 } ring = { .lock = PTHREAD_MUTEX_INITIALIZER, .limit = CG_INDEX_LIMIT };
+
+static atomic_bool full; /* the ring has hardly any room; changed under its lock */
 
 static struct {
     _Alignas(64)
@@ -131,6 +135,11 @@ static void drop_locked(struct window *w)
     free(w);
 }
 
+static void note_room_locked(void)
+{
+    atomic_store_explicit(&full, ring.bytes >= ring.limit - ring.limit / 8, memory_order_relaxed);
+}
+
 static void make_room_locked(void)
 {
     while (ring.bytes > ring.limit) {
@@ -140,6 +149,7 @@ static void make_room_locked(void)
         else
             drop_locked(w);
     }
+    note_room_locked();
 }
 
 void cg_index_unref(struct cg_index *x)
@@ -152,6 +162,7 @@ void cg_index_unref(struct cg_index *x)
         if (w->index == x)
             drop_locked(w);
     }
+    note_room_locked();
     pthread_mutex_unlock(&ring.lock);
     for (size_t i = 0; i < x->count; i++)
         cg_layer_unref(x->layer[i]);
@@ -214,14 +225,14 @@ static bool look(struct cg_index *x, uint64_t window, size_t first, uint16_t *re
     return slot;
 }
 
-/* Takes from a layer's states those of blocks that no layer above has; returns how many words of
- * todo that made 0. */
-static size_t take(uint16_t layer, const uint64_t states[static WORDS], uint64_t todo[static WORDS],
-                   uint16_t source[static BLOCKS])
+/* Takes from count words of a layer's states those of blocks that no layer above has; returns how
+ * many words of todo that made 0. */
+static size_t take(uint16_t layer, size_t count, const uint64_t *states, uint64_t *todo,
+                   uint16_t *source)
 {
     size_t done = 0;
 
-    for (size_t i = 0; i < WORDS; i++) {
+    for (size_t i = 0; i < count; i++) {
         uint64_t found = (states[i] | states[i] >> 1) & todo[i];
         todo[i] &= ~found;
         done += found && !todo[i];
@@ -234,23 +245,23 @@ static size_t take(uint16_t layer, const uint64_t states[static WORDS], uint64_t
     return done;
 }
 
-/* Where each block of a window comes from. */
-static int find_sources(struct cg_index *x, uint64_t window, uint16_t source[static BLOCKS],
-                        struct cg_error *err)
+/* Where the blocks of count words of a window come from. */
+static int find_sources(struct cg_index *x, uint64_t window, size_t word, size_t count,
+                        uint16_t *source, struct cg_error *err)
 {
     uint64_t states[WORDS], todo[WORDS];
-    size_t left = WORDS;
+    size_t left = count;
 
-    memset(source, 0, BLOCKS * sizeof *source);
-    for (size_t i = 0; i < WORDS; i++)
+    memset(source, 0, count * WORD_BLOCKS * sizeof *source);
+    for (size_t i = 0; i < count; i++)
         todo[i] = ONES;
     for (size_t i = x->count; i-- > 0 && left > 0;) {
         bool any;
-        int r = cg_layer_window(x->layer[i], window, states, &any, err);
+        int r = cg_layer_words(x->layer[i], window, word, count, states, &any, err);
         if (r < 0)
             return r;
         if (any)
-            left -= take((uint16_t)i, states, todo, source);
+            left -= take((uint16_t)i, count, states, todo, source);
     }
     return 0;
 }
@@ -294,21 +305,53 @@ static void remember(struct cg_index *x, uint64_t window, uintptr_t slot)
     make_room_locked();
 }
 
+/* The source of block number `first` of those from number `begin` up to `end`, and for how many. */
+static void answer(const uint16_t *source, size_t begin, size_t end, size_t first,
+                   uint16_t *ret_source, uint64_t *ret_count)
+{
+    size_t at = first + 1;
+
+    while (at < end && source[at - begin] == source[first - begin])
+        at++;
+    *ret_source = source[first - begin];
+    *ret_count = at - first;
+}
+
 static int build(struct cg_index *x, uint64_t window, size_t first, uint16_t *ret_source,
                  uint64_t *ret_count, struct cg_error *err)
 {
     uint16_t source[BLOCKS];
-    size_t end = first + 1;
-    int r = find_sources(x, window, source, err);
+    int r = find_sources(x, window, 0, WORDS, source, err);
 
     if (r < 0)
         return r;
-    while (end < BLOCKS && source[end] == source[first])
-        end++;
-    *ret_source = source[first];
-    *ret_count = end - first;
+    answer(source, 0, BLOCKS, first, ret_source, ret_count);
     remember(x, window, pack(x, window, source));
     return 0;
+}
+
+/* For at most max blocks, without building the window. */
+static int ask_layers(struct cg_index *x, uint64_t window, size_t first, uint64_t max,
+                      uint16_t *ret_source, uint64_t *ret_count, struct cg_error *err)
+{
+    uint16_t source[BRIEF_BLOCKS + 2 * WORD_BLOCKS];
+    size_t word = first / WORD_BLOCKS;
+    size_t end = (size_t)cg_min((first + max - 1) / WORD_BLOCKS + 1, WORDS);
+    int r = find_sources(x, window, word, end - word, source, err);
+
+    if (r == 0)
+        answer(source, word * WORD_BLOCKS, end * WORD_BLOCKS, first, ret_source, ret_count);
+    return r;
+}
+
+/* When there is no room a window has to drive out another.  Not each that is asked for once is
+ * worth that: those that are asked for often get their turn. */
+static bool is_worth_building(uint64_t max)
+{
+    static atomic_uint turn;
+
+    return !atomic_load_explicit(&full, memory_order_relaxed) || max > BRIEF_BLOCKS ||
+           atomic_fetch_add_explicit(&turn, 1, memory_order_relaxed) % TURNS == 0;
 }
 
 int cg_index_run(struct cg_index *x, uint64_t block, uint64_t max, size_t *ret_layer,
@@ -319,7 +362,8 @@ int cg_index_run(struct cg_index *x, uint64_t block, uint64_t max, size_t *ret_l
     uint16_t source = 0;
 
     if (window < x->windows && !look(x, window, first, &source, &count)) {
-        int r = build(x, window, first, &source, &count, err);
+        int r = is_worth_building(max) ? build(x, window, first, &source, &count, err)
+                                       : ask_layers(x, window, first, max, &source, &count, err);
         if (r < 0)
             return r;
     }

@@ -4,7 +4,8 @@
  * (flatten): what was absent there then is answered as absent still, which leads to the parent, and
  * that has the same.  A window of the map (64 MiB of the volume) is looked up in all layers when it
  * is first asked for, and remembered as runs of blocks.  All indexes of the process share a limit
- * of memory; what wasn't used for long makes room.  Any thread.
+ * of memory; what wasn't used for long makes room, slowly: while there is none, most lookups in
+ * other windows go to the layers' map files.  Any thread.
  */
 #ifndef CG_VOLUMES_INDEX_H
 #define CG_VOLUMES_INDEX_H

@@ -279,10 +279,10 @@ int cg_layer_run(struct cg_layer *layer, uint64_t block, uint64_t max, enum cg_s
     return cg_map_run(layer->map, block, max, ret_state, ret_count, err);
 }
 
-int cg_layer_window(struct cg_layer *layer, uint64_t window, uint64_t ret[static CG_MAP_WINDOW / 8],
-                    bool *ret_any, struct cg_error *err)
+int cg_layer_words(struct cg_layer *layer, uint64_t window, size_t first, size_t count,
+                   uint64_t *ret, bool *ret_any, struct cg_error *err)
 {
-    return cg_map_window(layer->map, window, ret, ret_any, err);
+    return cg_map_words(layer->map, window, first, count, ret, ret_any, err);
 }
 
 int cg_layer_read(struct cg_layer *layer, void *buf, size_t len, uint64_t off, struct cg_error *err)

@@ -66,9 +66,9 @@ int cg_layer_end(struct cg_layer *layer, struct cg_error *err);
 int cg_layer_run(struct cg_layer *layer, uint64_t block, uint64_t max, enum cg_state *ret_state,
                  uint64_t *ret_count, struct cg_error *err);
 
-/* As cg_map_window. */
-int cg_layer_window(struct cg_layer *layer, uint64_t window, uint64_t ret[static CG_MAP_WINDOW / 8],
-                    bool *ret_any, struct cg_error *err);
+/* As cg_map_words. */
+int cg_layer_words(struct cg_layer *layer, uint64_t window, size_t first, size_t count,
+                   uint64_t *ret, bool *ret_any, struct cg_error *err);
 
 /* Reads from the data file, whatever the states are. */
 int cg_layer_read(struct cg_layer *layer, void *buf, size_t len, uint64_t off,

@@ -119,52 +119,58 @@ static uint64_t file_offset(uint64_t window)
     return CG_MAP_HEADER + window * CG_MAP_WINDOW;
 }
 
-static int read_window(struct cg_map *map, uint64_t window, uint64_t ret[static WORDS],
-                       struct cg_error *err)
+/* The words of a window from number first on. */
+static int read_words(struct cg_map *map, uint64_t window, size_t first, size_t count,
+                      uint64_t *ret, struct cg_error *err)
 {
     uint8_t buf[CG_MAP_WINDOW];
-    int r = cg_pread_full(map->fd, buf, sizeof buf, file_offset(window));
+    int r = cg_pread_full(map->fd, buf, 8 * count, file_offset(window) + 8 * first);
 
     if (r == -ENODATA)
         r = -EIO;
     if (r < 0)
         return cg_error_set(err, -r, "read %s.map", map->uuid);
-    cg_map_file_get_words(ret, buf, WORDS);
+    cg_map_file_get_words(ret, buf, count);
     return 0;
 }
 
-/* What the map file has in a window that wasn't looked at yet.  If that is nothing, it's known from
- * here on, as are the empty ones that follow. */
-static int peek_locked(struct cg_map *map, uint64_t window, uint64_t ret[static WORDS],
-                       bool *ret_any, struct cg_error *err)
+static int read_window(struct cg_map *map, uint64_t window, uint64_t ret[static WORDS],
+                       struct cg_error *err)
 {
-    uint64_t off = file_offset(window);
-    off_t data = lseek(map->fd, (off_t)off, SEEK_DATA);
+    return read_words(map, window, 0, WORDS, ret, err);
+}
+
+/* True if the map file has nothing in the window; then that is known from here on, also of the
+ * empty ones that follow. */
+static int find_empty_locked(struct cg_map *map, uint64_t window, bool *ret_empty,
+                             struct cg_error *err)
+{
+    off_t data = lseek(map->fd, (off_t)file_offset(window), SEEK_DATA);
 
     if (data < 0 && errno != ENXIO)
         return cg_error_set(err, errno, "read %s.map", map->uuid);
     uint64_t next = data < 0 ? map->windows : ((uint64_t)data - CG_MAP_HEADER) / CG_MAP_WINDOW;
-    *ret_any = next <= window;
-    if (*ret_any) {
-        int r = read_window(map, window, ret, err);
-        if (r < 0)
-            return r;
-        *ret_any = !cg_is_zero(ret, CG_MAP_WINDOW);
-    }
-    for (uint64_t w = window; w < (*ret_any ? window : cg_max(next, window + 1)); w++)
+    for (uint64_t w = window; w < next; w++)
         if (atomic_load(&map->status[w]) == UNKNOWN)
             atomic_store(&map->status[w], EMPTY);
+    *ret_empty = next > window;
     return 0;
 }
 
 static int load_locked(struct cg_map *map, uint64_t window, struct cg_error *err)
 {
     uint64_t words[WORDS];
-    bool any;
-    int r = peek_locked(map, window, words, &any, err);
+    bool empty;
+    int r = find_empty_locked(map, window, &empty, err);
 
-    if (r < 0 || !any)
+    if (r == 0 && !empty)
+        r = read_window(map, window, words, err);
+    if (r < 0 || empty)
         return r;
+    if (cg_is_zero(words, sizeof words)) {
+        atomic_store(&map->status[window], EMPTY);
+        return 0;
+    }
     for (size_t i = 0; i < WORDS; i++)
         atomic_store_explicit(&own_words(map, window)[i], words[i], memory_order_relaxed);
     atomic_store(&map->status[window], OWN);
@@ -382,39 +388,55 @@ int cg_map_run(struct cg_map *map, uint64_t block, uint64_t max, enum cg_state *
     return 0;
 }
 
-/* What lies behind the end of a window that is the last says nothing. */
-static void cut(const struct cg_map *map, uint64_t window, uint64_t words[static WORDS])
+/* What lies behind the layer's end says nothing. */
+static void cut(const struct cg_map *map, uint64_t window, size_t first, size_t count,
+                uint64_t *words)
 {
-    uint64_t blocks = map->blocks - window * CG_MAP_WINDOW_BLOCKS;
+    uint64_t blocks = map->blocks - window * CG_MAP_WINDOW_BLOCKS, end = blocks / WORD_BLOCKS;
 
-    for (uint64_t i = blocks / WORD_BLOCKS; i < WORDS; i++)
-        words[i] &= i > blocks / WORD_BLOCKS ? 0 : (UINT64_C(1) << 2 * (blocks % WORD_BLOCKS)) - 1;
+    for (size_t i = 0; i < count; i++)
+        if (first + i >= end)
+            words[i] &= first + i > end ? 0 : (UINT64_C(1) << 2 * (blocks % WORD_BLOCKS)) - 1;
 }
 
-int cg_map_window(struct cg_map *map, uint64_t window, uint64_t ret[static CG_MAP_WINDOW / 8],
-                  bool *ret_any, struct cg_error *err)
+/* From the map file, without remembering more than that a window is empty. */
+static int peek_locked(struct cg_map *map, uint64_t window, size_t first, size_t count,
+                       uint64_t *ret, bool *ret_any, struct cg_error *err)
 {
-    const _Atomic uint64_t *words;
+    bool empty;
+    int r = read_words(map, window, first, count, ret, err);
+
+    if (r < 0)
+        return r;
+    *ret_any = !cg_is_zero(ret, 8 * count);
+    return *ret_any ? 0 : find_empty_locked(map, window, &empty, err);
+}
+
+int cg_map_words(struct cg_map *map, uint64_t window, size_t first, size_t count, uint64_t *ret,
+                 bool *ret_any, struct cg_error *err)
+{
+    const _Atomic uint64_t *words = NULL;
+    bool peeked = false;
+    int r = 0;
 
     *ret_any = false;
     if (window >= map->windows)
         return 0;
     if (atomic_load_explicit(&map->status[window], memory_order_acquire) == UNKNOWN) {
         CG_LOCK(&map->load);
-        if (atomic_load(&map->status[window]) == UNKNOWN) {
-            int r = peek_locked(map, window, ret, ret_any, err);
-            if (r == 0 && *ret_any)
-                cut(map, window, ret);
-            return r;
-        }
+        peeked = atomic_load(&map->status[window]) == UNKNOWN;
+        if (peeked)
+            r = peek_locked(map, window, first, count, ret, ret_any, err);
     }
-    int r = look(map, window, &words, err);
-    if (r < 0 || !words)
+    if (!peeked)
+        r = look(map, window, &words, err);
+    if (r < 0)
         return r;
-    for (size_t i = 0; i < WORDS; i++)
-        ret[i] = atomic_load_explicit(&words[i], memory_order_acquire);
-    cut(map, window, ret);
-    *ret_any = true;
+    for (size_t i = 0; words && i < count; i++)
+        ret[i] = atomic_load_explicit(&words[first + i], memory_order_acquire);
+    *ret_any = *ret_any || words;
+    if (*ret_any)
+        cut(map, window, first, count, ret);
     return 0;
 }
 

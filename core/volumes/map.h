@@ -4,7 +4,7 @@
  * ones take none.  Writing changes states in the working map (work_map.h) and marks the sectors of
  * the map file that are to be written by the next flush.
  *
- * cg_map_run and cg_map_window may be called from any thread at any time.  cg_map_set is called
+ * cg_map_run and cg_map_words may be called from any thread at any time.  cg_map_set is called
  * with the blocks' lock held (layer.c); cg_map_take and cg_map_put by one flusher at a time; the
  * rest while nobody else uses the map.
  */
@@ -59,11 +59,11 @@ void cg_map_forget(int dirfd, const char *uuid, const char *run);
 int cg_map_run(struct cg_map *map, uint64_t block, uint64_t max, enum cg_state *ret_state,
                uint64_t *ret_count, struct cg_error *err);
 
-/* The states of a window's blocks, two bits each, those behind the layer's end absent; false in
- * *ret_any if all are, and then nothing in ret counts.  Unlike cg_map_run it remembers only of
- * empty windows what they are. */
-int cg_map_window(struct cg_map *map, uint64_t window, uint64_t ret[static CG_MAP_WINDOW / 8],
-                  bool *ret_any, struct cg_error *err);
+/* The states of a window's blocks, two bits each, count words of 32 from number first on; those
+ * behind the layer's end are absent.  False in *ret_any if all are, and then nothing in ret counts.
+ * Unlike cg_map_run it remembers no more than which windows are empty. */
+int cg_map_words(struct cg_map *map, uint64_t window, size_t first, size_t count, uint64_t *ret,
+                 bool *ret_any, struct cg_error *err);
 
 /* Sets the state of blocks within the layer.  On failure (-ENOSPC: no memory for the working map;
  * -EIO: a state is damaged) some of them may be set. */

@@ -29,7 +29,11 @@
 #define GROWN (SIZE + 50 * CG_BLOCK)
 
 static unsigned seed = 1;
+#ifdef __SANITIZE_THREAD__
+static bool slow = true;
+#else
 static bool slow; /* this is valgrind */
+#endif
 
 static int dirfd_;
 static char run_dir[64], uuids[LAYERS][CG_UUID_LEN + 1];
@@ -472,7 +476,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_damaged),
     };
 
-    slow = getenv("RUN_VALGRIND") && *getenv("RUN_VALGRIND");
+    if (getenv("RUN_VALGRIND") && *getenv("RUN_VALGRIND"))
+        slow = true;
     if (argc > 1)
         seed = (unsigned)atoi(argv[1]);
     return cmocka_run_group_tests(tests, setup, teardown);
