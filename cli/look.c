@@ -7,41 +7,93 @@
 
 #include "cli/cli.h"
 #include "core/base/cleanup.h"
+#include "core/base/json.h"
 #include "core/base/size.h"
 #include "core/jobs/compare.h"
 
 struct listing {
+    struct cli *cli;
+    bool usage;    /* what volumes take, too */
     json_t *array; /* NULL: as text */
     size_t count;
 };
+
+static const char *const usage_keys[] = { "used", "shared", "reserve" };
+#define USAGE_KEYS (sizeof usage_keys / sizeof *usage_keys)
+#define USAGE_TEXT (USAGE_KEYS * (CG_SIZE_TEXT + 1))
+
+/* What a volume takes of its pool, as info says it; NULL for anything else. */
+static json_t *usage_of(struct listing *l, const struct cg_entry *e)
+{
+    struct cg_space *space;
+    struct cg_name name;
+    struct cg_error err;
+    json_t *info;
+
+    if (!l->usage || e->draft || cg_name_parse(e->name, &name, &err) < 0 ||
+        name.space != CG_NAME_VOLUMES || name.snapshot[0] ||
+        cg_gateway_space(l->cli->gateway, &name, &space, &err) < 0 ||
+        cg_space_info(space, &name, &info, &err) <
+            0) /* one that is damaged, or deleted meanwhile */
+        return NULL;
+    return info;
+}
+
+static void usage_text(const json_t *info, char ret[static USAGE_TEXT])
+{
+    char text[USAGE_KEYS][CG_SIZE_TEXT];
+
+    for (size_t i = 0; i < USAGE_KEYS; i++) {
+        strcpy(text[i], "-");
+        if (info)
+            cg_size_text(text[i],
+                         (uint64_t)json_integer_value(json_object_get(info, usage_keys[i])));
+    }
+    snprintf(ret, USAGE_TEXT, " %10s %10s %10s", text[0], text[1], text[2]);
+}
 
 static int list_entry(void *opaque, const struct cg_entry *e, struct cg_error *err)
 {
     struct listing *l = opaque;
     char size[CG_SIZE_TEXT], when[CLI_TIME_TEXT];
 
+    CG_CLEANUP(cg_json_cleanup) json_t *usage = usage_of(l, e);
     l->count++;
     cg_size_text(size, e->size);
     cli_time_text(when, e->time);
     if (!l->array) {
-        printf("%-50s %10s  %-19s  %s\n", e->name, size, when,
+        char taken[USAGE_TEXT] = "";
+        if (l->usage)
+            usage_text(usage, taken);
+        printf("%-50s %10s%s  %-19s  %s\n", e->name, size, taken, when,
                e->description ? e->description : "");
         return 0;
     }
     json_t *o = json_pack("{s:s,s:I,s:I,s:s,s:b}", "name", e->name, "size", (json_int_t)e->size,
                           "time", (json_int_t)e->time, "description",
                           e->description ? e->description : "", "unfinished", e->draft);
+    for (size_t i = 0; usage && i < USAGE_KEYS; i++)
+        json_object_set(o, usage_keys[i], json_object_get(usage, usage_keys[i]));
     if (!o || json_array_append_new(l->array, o) < 0)
         return cg_error_set(err, ENOMEM, "list");
     return 0;
 }
 
+static void warn_of_full_pool(struct cli *cli)
+{
+    char text[600];
+
+    if (!cli->quiet && cg_gateway_pool_full(cli->gateway, text, sizeof text))
+        fprintf(stderr, "cowgate: warning: %s\n", text);
+}
+
 int cli_list(struct cli *cli, int argc, char **argv)
 {
-    struct listing l = { 0 };
+    static const struct option options[] = { { "long", no_argument, NULL, 'l' }, { 0 } };
+    struct listing l = { .cli = cli, .usage = cli->json };
     struct cg_name prefix;
 
-    CLI_ARGS(NULL, NULL, NULL, 0, 1);
+    CLI_ARGS(options, cli_set_flag, &l.usage, 0, 1);
     const char *text = optind < argc ? argv[optind] : "";
     if (cg_name_parse_prefix(text, &prefix, &cli->err) < 0 || cli_gateway(cli) < 0)
         return cli_failed(cli);
@@ -51,6 +103,8 @@ int cli_list(struct cli *cli, int argc, char **argv)
         cg_error_set(&cli->err, ENOMEM, "list");
         return cli_failed(cli);
     }
+    if (l.usage && !cli->json)
+        printf("%-50s %10s %10s %10s %10s\n", "", "size", "used", "shared", "reserve");
     prefix.draft = true; /* what nobody else sees can be gone on with or deleted */
     int r = cg_gateway_list_all(cli->gateway, &prefix, list_entry, &l, &cli->err);
     if (r == 0 && l.count == 0 && prefix.parts >= (prefix.space == CG_NAME_BACKUPS ? 3 : 2))
@@ -64,6 +118,8 @@ int cli_list(struct cli *cli, int argc, char **argv)
     if (hidden > 0 && !cli->quiet)
         fprintf(stderr, "cowgate: %zu name%s in rbd/ can't be used here and %s not shown\n", hidden,
                 hidden > 1 ? "s" : "", hidden > 1 ? "are" : "is");
+    if (prefix.space == CG_NAME_ROOT || prefix.space == CG_NAME_VOLUMES)
+        warn_of_full_pool(cli);
     int printed = cli->json ? cli_print_json(cli, l.array) : CLI_OK;
     return partial ? cli_failed(cli) : printed;
 }
@@ -87,7 +143,8 @@ static bool is_size(const char *key)
     const char *dot = strrchr(key, '.');
 
     key = dot ? dot + 1 : key;
-    return strstr(key, "size") || strstr(key, "bytes") || strcmp(key, "allocated") == 0;
+    return strstr(key, "size") || strstr(key, "bytes") || strcmp(key, "allocated") == 0 ||
+           strcmp(key, "used") == 0 || strcmp(key, "shared") == 0 || strcmp(key, "reserve") == 0;
 }
 
 static bool is_time(const char *key)
@@ -142,20 +199,35 @@ static json_t *image_info(struct cli *cli, const char *text)
     return info;
 }
 
+static json_t *root_info(struct cli *cli)
+{
+    json_t *pool;
+
+    if (cg_gateway_pool_info(cli->gateway, &pool, &cli->err) < 0)
+        return NULL;
+    warn_of_full_pool(cli);
+    json_t *info = json_pack("{s:s, s:o}", "root", cg_gateway_root(cli->gateway), "pool", pool);
+    if (!info)
+        cg_error_set(&cli->err, ENOMEM, "info");
+    return info;
+}
+
 int cli_info(struct cli *cli, int argc, char **argv)
 {
     struct cg_space *space;
     struct cg_name name;
     json_t *info = NULL;
 
-    CLI_ARGS(NULL, NULL, NULL, 1, 1);
+    CLI_ARGS(NULL, NULL, NULL, 0, 1);
     const char *text = argv[optind];
-    int misused = cli_refuse_stream("info", text);
+    int misused = text ? cli_refuse_stream("info", text) : CLI_OK;
     if (misused)
         return misused;
     if (cli_gateway(cli) < 0)
         return cli_failed(cli);
-    if (cg_arg_kind(text) != CG_ARG_NAME) {
+    if (!text) {
+        info = root_info(cli);
+    } else if (cg_arg_kind(text) != CG_ARG_NAME) {
         info = image_info(cli, text);
     } else if (cli_name(cli, text, &name, &space) == 0) {
         if (name.partition)

@@ -16,6 +16,7 @@
 #include "core/image/readahead.h"
 #include "core/image/window.h"
 #include "core/module.h"
+#include "core/pool_watch.h"
 #include "core/root.h"
 #include "core/volumes/volumes.h"
 
@@ -26,6 +27,7 @@ struct cg_gateway {
     char **only;   /* NULL: all */
     bool read_only, serving, detect_zeros;
     struct cg_space *volumes;
+    struct cg_pool_watch *watch; /* set before others use the gateway; may be NULL */
     pthread_mutex_t lock;
     struct cg_repository *repository; /* guarded by lock; NULL until it's needed */
     struct cg_space *backups;         /* guarded by lock; NULL until it's needed */
@@ -45,6 +47,53 @@ const char *cg_gateway_root(struct cg_gateway *g)
 const char *cg_gateway_advertise(struct cg_gateway *g)
 {
     return g->root.advertise;
+}
+
+bool cg_gateway_pool_full(struct cg_gateway *g, char *ret_text, size_t size)
+{
+    struct cg_pool_room room;
+    char text[CG_POOL_TEXT];
+
+    if (cg_pool_room(g->root.pool, &room, NULL) < 0 || room.percent < g->root.pool_warn)
+        return false;
+    cg_pool_room_text(g->root.pool, &room, text);
+    snprintf(ret_text, size, "%s", text);
+    return true;
+}
+
+int cg_gateway_pool_info(struct cg_gateway *g, json_t **ret_info, struct cg_error *err)
+{
+    struct cg_space_usage usage;
+    struct cg_pool_room room;
+    int r = cg_pool_room(g->root.pool, &room, err);
+
+    if (r == 0)
+        r = cg_space_usage(g->volumes, &usage, err);
+    if (r < 0)
+        return r;
+    uint64_t over = usage.reserve > room.free ? usage.reserve - room.free : 0;
+    json_t *info =
+        json_pack("{s:s, s:I, s:I, s:i, s:i, s:b, s:I, s:I, s:I}", "path", g->root.pool, "size",
+                  (json_int_t)room.size, "free_bytes", (json_int_t)room.free, "percent",
+                  (int)room.percent, "warn", (int)g->root.pool_warn, "full",
+                  room.percent >= g->root.pool_warn, "volumes", (json_int_t)usage.images, "reserve",
+                  (json_int_t)usage.reserve, "overcommitted_bytes", (json_int_t)over);
+    if (!info)
+        return cg_error_set(err, ENOMEM, "describe the pool");
+    *ret_info = info;
+    return 0;
+}
+
+int cg_gateway_watch_pool(struct cg_gateway *g, void (*say)(const char *message),
+                          struct cg_error *err)
+{
+    return cg_pool_watch_start(g->root.pool, g->root.pool_warn, g->root.pool_interval, say,
+                               &g->watch, err);
+}
+
+void cg_gateway_look_at_pool(struct cg_gateway *g)
+{
+    cg_pool_watch_look(g->watch);
 }
 
 const char *cg_gateway_project(struct cg_gateway *g)
@@ -539,6 +588,7 @@ void cg_gateway_free(struct cg_gateway *g)
 {
     if (!g)
         return;
+    cg_pool_watch_stop(g->watch);
     cg_space_free(g->volumes);
     cg_space_free(g->backups);
     cg_space_free(g->rbd);

@@ -37,6 +37,18 @@ const char *cg_gateway_root(struct cg_gateway *gateway);
 /* Where the root's images are served, as its configuration says ("advertise"), or NULL. */
 const char *cg_gateway_advertise(struct cg_gateway *gateway);
 
+/* Describes the pool as a JSON object that the caller owns; keys documented in cowgate(1). */
+int cg_gateway_pool_info(struct cg_gateway *gateway, json_t **ret_info, struct cg_error *err);
+
+/* True if the pool's file system is fuller than the configuration wants, and what to say then. */
+bool cg_gateway_pool_full(struct cg_gateway *gateway, char *ret_text, size_t size);
+
+/* Has say called when that becomes so or gets worse, and when it's over, from a thread which this
+ * starts or one that calls cg_gateway_look_at_pool, until the gateway is freed. */
+int cg_gateway_watch_pool(struct cg_gateway *gateway, void (*say)(const char *message),
+                          struct cg_error *err);
+void cg_gateway_look_at_pool(struct cg_gateway *gateway);
+
 /* The project that the gateway is bound to, or NULL. */
 const char *cg_gateway_project(struct cg_gateway *gateway);
 

@@ -23,6 +23,9 @@
 #define CONFIG_MAX (1 << 20)
 #define FORMAT 1
 
+#define POOL_WARN 90     /* percent */
+#define POOL_INTERVAL 60 /* seconds */
+
 /* The place of the root when nobody says one. */
 static int default_path(char *ret, size_t size, struct cg_error *err)
 {
@@ -172,6 +175,33 @@ static char *absolute_repository(const char *root, const char *value)
     return path ? strdup(path) : NULL;
 }
 
+static int read_pool(const char *path, const json_t *pool, struct cg_root *root,
+                     struct cg_error *err)
+{
+    const json_t *warn = json_object_get(pool, "warn");
+    const json_t *interval = json_object_get(pool, "interval");
+
+    root->pool_warn = POOL_WARN;
+    root->pool_interval = POOL_INTERVAL;
+    if (!pool)
+        return 0;
+    if (warn && json_is_integer(warn) && json_integer_value(warn) >= 1 &&
+        json_integer_value(warn) <= 101)
+        root->pool_warn = (unsigned)json_integer_value(warn);
+    else if (warn)
+        return cg_error_say(err, EINVAL, "%s/" CONFIG ": pool.warn is a number from 1 to 101",
+                            path);
+    if (interval && json_is_integer(interval) && json_integer_value(interval) >= 1 &&
+        json_integer_value(interval) <= 86400)
+        root->pool_interval = (unsigned)json_integer_value(interval);
+    else if (interval)
+        return cg_error_say(err, EINVAL, "%s/" CONFIG ": pool.interval is a number from 1 to 86400",
+                            path);
+    if (!json_is_object(pool))
+        return cg_error_say(err, EINVAL, "%s/" CONFIG ": pool is no object", path);
+    return 0;
+}
+
 int cg_root_decode(const char *path, const char *text, size_t len, struct cg_root *ret,
                    struct cg_error *err)
 {
@@ -204,6 +234,11 @@ int cg_root_decode(const char *path, const char *text, size_t len, struct cg_roo
     if (advertise && !root.advertise) {
         cg_root_clear(&root);
         return cg_error_set(err, ENOMEM, "open root %s", path);
+    }
+    int r = read_pool(path, json_object_get(config, "pool"), &root, err);
+    if (r < 0) {
+        cg_root_clear(&root);
+        return r;
     }
     *ret = root;
     return 0;

@@ -8,11 +8,13 @@
 #include "core/base/error.h"
 
 struct cg_root {
-    char *path;       /* absolute */
-    char *pool;       /* absolute */
-    char *repository; /* absolute */
-    char *advertise;  /* where its images are served, for migrations; NULL if it doesn't say */
-    json_t *rbd;      /* what the configuration says of rbd/; NULL if nothing */
+    char *path;         /* absolute */
+    char *pool;         /* absolute */
+    char *repository;   /* absolute */
+    char *advertise;    /* where its images are served, for migrations; NULL if it doesn't say */
+    unsigned pool_warn; /* percent of the pool's file system from which on to warn; 101: never */
+    unsigned pool_interval; /* seconds between two looks at that */
+    json_t *rbd;            /* what the configuration says of rbd/; NULL if nothing */
 };
 
 /* See cg_gateway_init. */

@@ -92,6 +92,13 @@ int cg_space_info(struct cg_space *space, const struct cg_name *name, json_t **r
     return space->ops->info(space->self, name, ret_info, err);
 }
 
+int cg_space_usage(struct cg_space *space, struct cg_space_usage *ret, struct cg_error *err)
+{
+    if (!space->ops->usage)
+        return cannot(space, "usage", err);
+    return space->ops->usage(space->self, ret, err);
+}
+
 int cg_space_create(struct cg_space *space, const struct cg_name *name, uint64_t size,
                     uint64_t original_size, struct cg_error *err)
 {

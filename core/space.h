@@ -84,6 +84,12 @@ struct cg_identity {
     char parent[CG_ID_MAX + 1];
 };
 
+/* What all images of a space, drafts too, could still take of where they lie. */
+struct cg_space_usage {
+    size_t images;
+    uint64_t reserve; /* bytes */
+};
+
 struct cg_space_ops {
     /* True if the image of a name belongs to a project; with prefix, if names below it do.  NULL:
      * what its first component says. */
@@ -110,6 +116,7 @@ struct cg_space_ops {
                     struct cg_error *err);
     /* Details as a JSON object that the caller owns; keys documented in cowgate(1). */
     int (*info)(void *self, const struct cg_name *name, json_t **ret_info, struct cg_error *err);
+    int (*usage)(void *self, struct cg_space_usage *ret, struct cg_error *err);
     /* An empty image of size bytes (a multiple of 512, not 0).  original_size is what info shows as
      * the size before rounding up; equal to size if nothing was rounded.  With name->draft: see
      * rename; a draft of this size that an interrupted job left is kept with what it holds, for a
@@ -221,6 +228,7 @@ int cg_space_identify(struct cg_space *space, const struct cg_name *name, struct
                       struct cg_error *err);
 int cg_space_info(struct cg_space *space, const struct cg_name *name, json_t **ret_info,
                   struct cg_error *err);
+int cg_space_usage(struct cg_space *space, struct cg_space_usage *ret, struct cg_error *err);
 int cg_space_create(struct cg_space *space, const struct cg_name *name, uint64_t size,
                     uint64_t original_size, struct cg_error *err);
 int cg_space_snapshot(struct cg_space *space, const struct cg_name *names, size_t count,

@@ -88,6 +88,8 @@ void cg_io_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     cg_order_after_releases(fs->order);
+    if (write)
+        cg_gateway_look_at_pool(fs->gateway);
     int r = cg_opens_open(fs->opens, fs->gateway, &node->name, write, &open, &err);
     if (r < 0) {
         cg_ops_fail(req, r, &err, "open", path);

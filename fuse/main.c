@@ -173,10 +173,19 @@ static int catch_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
+static void warn(const char *message)
+{
+    cg_log("warning: %s", message);
+}
+
 /* Until the mount is gone.  Returns the exit status. */
 static int serve(struct mount *m)
 {
     CG_CLEANUP(cg_close) int stop = catch_signals();
+    struct cg_error err;
+
+    if (!m->options.read_only && cg_gateway_watch_pool(m->fs.gateway, warn, &err) < 0)
+        cg_log("%s", err.message);
     int r = stop < 0 ? -errno : cg_order_serve(m->fs.order, m->session, THREADS, stop, be_ready);
 
     if (r < 0)

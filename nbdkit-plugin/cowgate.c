@@ -220,11 +220,17 @@ static int cowgate_get_ready(void)
     return result(r, &err);
 }
 
+static void warn(const char *message)
+{
+    nbdkit_error("warning: %s", message);
+}
+
 static int cowgate_after_fork(void)
 {
     struct cg_error err;
 
-    if (result(ending_start(close_images, &err), &err) < 0)
+    if (result(ending_start(close_images, &err), &err) < 0 ||
+        (!read_only && result(cg_gateway_watch_pool(gateway, warn, &err), &err) < 0))
         return -1;
     if (ready)
         fprintf(stderr, "%s\n", ready);
@@ -328,6 +334,7 @@ static void *cowgate_open(int readonly)
         return NULL;
     }
     CG_LOCK_SHARED(&ending_gate);
+    cg_gateway_look_at_pool(gateway);
     int r = open_image(text, !readonly, c, &err);
     if (r == 0) {
         CG_LOCK(&connections_lock);

@@ -11,6 +11,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
 #include "core/volumes/list.h"
+#include "core/volumes/usage.h"
 #include "core/volumes/volume.h"
 
 /* The name of the draft in a directory of this name; NULL if it isn't one's. */
@@ -199,21 +200,6 @@ int cg_list(struct cg_volumes *space, const struct cg_name *prefix, cg_entry_fn 
     return list_one(space, prefix, &l, err);
 }
 
-/* Bytes on disk of all layers, those shared with clones too. */
-static uint64_t allocated(int fd)
-{
-    CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(fd, ".", 0);
-    struct dirent *e;
-    uint64_t sum = 0;
-
-    while (dir && (e = readdir(dir))) {
-        struct stat st;
-        if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
-            sum += 512 * (uint64_t)st.st_blocks;
-    }
-    return sum;
-}
-
 /* Bytes of the parent's content that are here already. */
 static uint64_t bytes_filled(int fd, const struct cg_volume_json *json)
 {
@@ -254,12 +240,15 @@ static json_t *snapshots_json(const struct cg_volume_json *json)
 static json_t *head_json(int dirfd, const struct cg_volume_json *json)
 {
     pid_t writer = cg_writer_alive(dirfd);
-    json_t *info =
-        json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I}", "uuid", json->uuid, "size",
-                  (json_int_t)json->head.size, "original_size", (json_int_t)json->original_size,
-                  "created", (json_int_t)json->created, "parent", parent_json(dirfd, json),
-                  "snapshots", snapshots_json(json), "layers", (json_int_t)json->head.count,
-                  "allocated", (json_int_t)allocated(dirfd));
+    struct cg_usage u;
+    cg_usage(dirfd, json, &u);
+    json_t *info = json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "uuid",
+                             json->uuid, "size", (json_int_t)json->head.size, "original_size",
+                             (json_int_t)json->original_size, "created", (json_int_t)json->created,
+                             "parent", parent_json(dirfd, json), "snapshots", snapshots_json(json),
+                             "layers", (json_int_t)json->head.count, "allocated",
+                             (json_int_t)(u.used + u.shared), "used", (json_int_t)u.used, "shared",
+                             (json_int_t)u.shared, "reserve", (json_int_t)u.reserve);
 
     if (info && *json->release &&
         json_object_set_new(info, "held", json_string(json->release)) < 0) {
@@ -307,5 +296,51 @@ int cg_list_info(struct cg_volumes *space, const struct cg_name *name, json_t **
         r = *ret_info ? 0 : cg_error_set(err, ENOMEM, "describe %s", text);
     }
     cg_volume_json_clear(&json);
+    return r;
+}
+
+struct sum {
+    const char *project;
+    struct cg_space_usage usage;
+};
+
+static int add_volume(struct cg_volumes *space, const char *name, void *opaque,
+                      struct cg_error *err)
+{
+    struct sum *sum = opaque;
+    struct cg_volume_json json;
+    struct cg_usage u;
+    char path[CG_NAME_MAX];
+
+    (void)err;
+    snprintf(path, sizeof path, "%s/%s", sum->project, name);
+    CG_CLEANUP(cg_close)
+    int fd = openat(space->fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || cg_volume_json_read(fd, &json, NULL, NULL) < 0)
+        return 0;
+    cg_usage(fd, &json, &u);
+    cg_volume_json_clear(&json);
+    sum->usage.images++;
+    sum->usage.reserve += u.reserve;
+    return 0;
+}
+
+static int add_project(struct cg_volumes *space, const char *name, void *opaque,
+                       struct cg_error *err)
+{
+    struct sum *sum = opaque;
+
+    sum->project = name;
+    int r = each_directory(space, name, true, add_volume, sum, err);
+    return r == -ENOENT ? 0 : r;
+}
+
+int cg_list_usage(struct cg_volumes *space, struct cg_space_usage *ret, struct cg_error *err)
+{
+    struct sum sum = { .project = "" };
+    int r = each_directory(space, ".", false, add_project, &sum, err);
+
+    if (r == 0)
+        *ret = sum.usage;
     return r;
 }

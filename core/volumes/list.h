@@ -10,4 +10,6 @@ int cg_list(struct cg_volumes *space, const struct cg_name *prefix, cg_entry_fn 
 int cg_list_info(struct cg_volumes *space, const struct cg_name *name, json_t **ret_info,
                  struct cg_error *err);
 
+int cg_list_usage(struct cg_volumes *space, struct cg_space_usage *ret, struct cg_error *err);
+
 #endif

@@ -28,6 +28,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/shared.c \
 	core/volumes/space.h \
 	core/volumes/tidy.c core/volumes/tidy.h \
+	core/volumes/usage.c core/volumes/usage.h \
 	core/volumes/volume.h core/volumes/volume_image.c \
 	core/volumes/volume_json.c core/volumes/volume_json.h \
 	core/volumes/volumes.c core/volumes/volumes.h \

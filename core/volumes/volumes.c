@@ -212,6 +212,11 @@ static int space_list(void *self, const struct cg_name *prefix, cg_entry_fn *fn,
     return cg_list(self, prefix, fn, opaque, err);
 }
 
+static int space_usage(void *self, struct cg_space_usage *ret, struct cg_error *err)
+{
+    return cg_list_usage(self, ret, err);
+}
+
 static int space_info(void *self, const struct cg_name *name, json_t **ret_info,
                       struct cg_error *err)
 {
@@ -309,6 +314,7 @@ static const struct cg_space_ops ops = {
     .open = space_open,
     .identify = space_identify,
     .info = space_info,
+    .usage = space_usage,
     .create = space_create,
     .snapshot = space_snapshot,
     .clone = space_clone,

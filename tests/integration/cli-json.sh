@@ -32,7 +32,8 @@ keys() {
     done
 }
 
-volume='name uuid size original_size created parent snapshots layers allocated'
+volume='name uuid size original_size created parent snapshots layers allocated
+used shared reserve'
 point='name type size original_size sequence time source parent tool session era read_only'
 
 keys backup . 'point incremental reason warning size bytes_read chunks_read bytes_stored chunks_stored
@@ -41,7 +42,8 @@ keys backup . 'point incremental reason warning size bytes_read chunks_read byte
 pages_stored chunks_known chunks_audited bytes_audited' ./disk.raw backups/acme/file
 latest=$(jq -r .point out.json)
 
-keys list '.[]' 'name size time description unfinished'
+keys list '.[] | select(.name | test("@|^backups"))' 'name size time description unfinished'
+keys list '.[]' 'name size time description unfinished used shared reserve' volumes/acme/clone
 keys list '.[]' 'name size time description unfinished' backups/acme
 keys info . "$volume" volumes/acme/web
 keys info '.snapshots[]' 'name size time' volumes/acme/web
@@ -52,6 +54,8 @@ keys info . "$point" "$latest"
 keys info . 'name type size virtual_size time points read_only' "$latest.qcow2"
 keys info . 'name size immutable' volumes/acme/web.p1
 keys info . 'name size immutable' ./disk.raw
+keys info . 'root pool'
+keys info .pool 'path size free_bytes percent warn full volumes reserve overcommitted_bytes'
 keys diff '.[]' 'offset length type' volumes/acme/web ./larger.raw
 cowgate --json diff volumes/acme/web@s1 volumes/acme/web | jq -e '. == []' >/dev/null || fail "no difference"
 
