@@ -133,5 +133,7 @@ int cli_restore_live(struct cli *cli, const char *point, const char *target,
 cli_fn cli_serve;                    /* serve.c */
 cli_fn cli_migrate;                  /* migrate.c */
 cli_fn cli_mount, cli_umount;        /* mount.c */
+cli_fn cli_attach;                   /* attach.c */
+cli_fn cli_detach;                   /* detach.c */
 
 #endif

@@ -1,8 +1,13 @@
 bin_PROGRAMS += cli/cowgate
 cli_cowgate_SOURCES = \
+	cli/attach.c \
+	cli/attach_server.c cli/attach_server.h \
+	cli/attach_watch.c cli/attach_watch.h \
+	cli/attachment.c cli/attachment.h \
 	cli/backups.c \
 	cli/cli.c cli/cli.h \
 	cli/copy.c \
+	cli/detach.c cli/detach.h \
 	cli/export_diff.c \
 	cli/hooks.c cli/hooks.h \
 	cli/look.c \
@@ -15,12 +20,14 @@ cli_cowgate_SOURCES = \
 	cli/migrate_server.c cli/migrate_server.h \
 	cli/migrate_steps.c \
 	cli/mount.c \
+	cli/nbd_handshake.c cli/nbd_handshake.h \
+	cli/nbd_kernel.c cli/nbd_kernel.h \
 	cli/progress.c \
 	cli/restore_live.c \
 	cli/serve.c \
 	cli/serve_socket.c cli/serve_socket.h \
 	cli/target.c cli/target.h \
 	cli/volumes.c
-cli_cowgate_CPPFLAGS = $(AM_CPPFLAGS) -DNBDKIT_PLUGINDIR='"$(nbdkit_plugindir)"' \
+cli_cowgate_CPPFLAGS = $(AM_CPPFLAGS) $(NL_CFLAGS) -DNBDKIT_PLUGINDIR='"$(nbdkit_plugindir)"' \
 	-DBINDIR='"$(bindir)"'
-cli_cowgate_LDADD = core/libcowgate.la
+cli_cowgate_LDADD = core/libcowgate.la $(NL_LIBS)

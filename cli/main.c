@@ -40,6 +40,10 @@ const struct cli_command cli_commands[] = {
       "serve NBD exports", cli_serve },
     { "mount", "[--read-only] [--project P] [--only NAME ...] [--foreground] DIR",
       "mount everything as files", cli_mount },
+    { "attach",
+      "[--read-only] [--connections N] [--timeout SECONDS] ... IMAGE [/dev/nbdN] | --list",
+      "make a block device of it", cli_attach },
+    { "detach", "[--force] /dev/nbdN", "flush a block device and let it go", cli_detach },
     { "migrate",
       "spec IMAGE [--advertise ADDRESS]\n"
       "       cowgate migrate spec --native rbd/POOL/IMAGE@SNAPSHOT [--cluster NAME] [--client "

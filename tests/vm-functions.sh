@@ -2,12 +2,14 @@
 # that it works everywhere), from an initramfs with busybox and what the test asks for.  Sourced
 # after tests/functions.sh.
 
-# What the next vm_initramfs puts in: kernel modules, which are loaded at the boot with what they
-# need; programs with their libraries, under the paths that they have here (a link's target too);
+# What the next vm_initramfs puts in: kernel modules with what they need, to be loaded at the boot or
+# later; programs with their libraries, under the paths that they have here (a link's target too);
 # other files, likewise; and names for them if those are to be others ("/bin/x=/here/x").
 vm_modules=(virtio_pci virtio_net 9pnet_virtio 9p crc32c_generic)
+vm_later=()
 vm_programs=(bash kmod)
 vm_files=()
+vm_environment=() # NAME=VALUE, for the script
 
 requires command -v qemu-system-x86_64 cpio busybox kmod
 vm_kernel=$("$abs_srcdir/contrib/vm-kernel" 2>"$tmp/vm-kernel.log") ||
@@ -29,19 +31,20 @@ _vm_put() {
 # console, after which the machine is switched off.
 vm_initramfs() {
     local dir=$1.d module file busybox
-    busybox=$(command -v busybox)
+    busybox=$(type -P busybox)
     mkdir -p "$dir"/{busybox,dev,proc,sys,run,tmp,root,etc,host,mnt,var,usr/bin,usr/sbin,usr/lib,usr/lib64}
     for file in bin sbin lib lib64; do ln -s "usr/$file" "$dir/$file"; done
     _vm_put "$dir" "/busybox/busybox=$busybox"
     for file in "${vm_programs[@]}" "${vm_files[@]}"; do
-        [[ $file = /* ]] || file=$(command -v "$file")
+        [[ $file = /* ]] || file=$(type -P "$file")
         _vm_put "$dir" "$file"
     done
     ln -s ../bin/kmod "$dir/sbin/modprobe"
     module=lib/modules/$vm_release
     mkdir -p "$dir/$module"
     cp "$vm_kernel/$module"/modules.* "$dir/$module/"
-    modprobe -d "$vm_kernel" -S "$vm_release" -a --show-depends "${vm_modules[@]}" >"$dir.modules"
+    modprobe -d "$vm_kernel" -S "$vm_release" -a --show-depends "${vm_modules[@]}" \
+        "${vm_later[@]}" >"$dir.modules"
     sed -n 's/^insmod \([^ ]*\).*/\1/p' "$dir.modules" | sort -u | while read -r file; do
         mkdir -p "$dir$(dirname "${file#"$vm_kernel"}")"
         cp "$file" "$dir${file#"$vm_kernel"}"
@@ -51,7 +54,7 @@ vm_initramfs() {
 #!/busybox/busybox sh
 /busybox/busybox --install -s /busybox
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/busybox
-export HOME=/root LC_ALL=C TZ=UTC
+export HOME=/root LC_ALL=C TZ=UTC ${vm_environment[@]@Q}
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -71,7 +74,6 @@ fi
 cd /root
 bash /script </dev/null
 status=\$?
-sync
 umount /host 2>/dev/null
 echo "status \$status" >/dev/ttyS1
 poweroff -f
@@ -79,6 +81,28 @@ INIT
     chmod +x "$dir/init"
     (cd "$dir" && find . | cpio --quiet -o -H newc) | gzip -1 >"$1"
     rm -rf "$dir" "$dir.modules"
+}
+
+# vm_cowgate: puts in what was built here, as sanitized as it is.
+vm_cowgate() {
+    vm_programs+=("/usr/bin/cowgate=$abs_builddir/cli/cowgate" nbdkit
+        "/usr/lib/cowgate-plugin.so=$COWGATE_PLUGIN")
+    vm_environment+=(COWGATE_PLUGIN=/usr/lib/cowgate-plugin.so)
+    [ -n "${SANITIZER-}" ] || return 0
+    local runtime
+    runtime=$(gcc -print-file-name=libasan.so)
+    cat >"$tmp/nbdkit-sanitized" <<SANITIZED
+#!/bin/bash
+export ASAN_OPTIONS="\$ASAN_OPTIONS:detect_leaks=0"
+LD_PRELOAD="/usr/lib/libasan.so /usr/lib/libstdc++.so /usr/lib/no-freelocale.so" exec nbdkit "\$@"
+SANITIZED
+    chmod +x "$tmp/nbdkit-sanitized"
+    vm_programs+=("/usr/lib/libasan.so=$runtime"
+        "/usr/lib/libstdc++.so=$(gcc -print-file-name=libstdc++.so.6)"
+        "/usr/lib/no-freelocale.so=$abs_builddir/tests/.libs/no-freelocale.so")
+    vm_files+=("/usr/bin/nbdkit-sanitized=$tmp/nbdkit-sanitized" "/lsan.supp=$abs_srcdir/tests/lsan.supp")
+    vm_environment+=(COWGATE_NBDKIT=/usr/bin/nbdkit-sanitized "ASAN_OPTIONS=$ASAN_OPTIONS"
+        "UBSAN_OPTIONS=$UBSAN_OPTIONS" LSAN_OPTIONS=suppressions=/lsan.supp:print_suppressions=0)
 }
 
 # vm_qemu INITRAMFS STATUS ARGS ...: becomes a machine with its console on standard output; the file

@@ -1,4 +1,7 @@
-vm_tests = tests/integration/vm-migrate.sh tests/integration/vm-nbd.sh
+vm_tests = \
+	tests/integration/vm-attach.sh \
+	tests/integration/vm-migrate.sh \
+	tests/integration/vm-nbd.sh
 EXTRA_DIST += $(vm_tests)
 
 # Each boots a virtual machine, see tests/vm-functions.sh.

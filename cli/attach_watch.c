@@ -1,0 +1,117 @@
+#include "config.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/attach_server.h"
+#include "cli/attach_watch.h"
+#include "cli/detach.h"
+
+enum {
+    LOOK_MS = 5000, /* between looks at a device of which there is no news */
+    RETRY_MS = 500, /* between attempts to reach a server */
+    SETTLE_MS = 50, /* that the other connections may take to die too */
+};
+
+__attribute__((format(printf, 2, 3))) static void say(const struct cli_attach_watch *w,
+                                                      const char *fmt, ...)
+{
+    char time_text[CLI_TIME_TEXT];
+    va_list ap;
+
+    cli_time_text(time_text, time(NULL));
+    fprintf(stderr, "%s /dev/nbd%d: ", time_text, w->a.index);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+}
+
+int cli_attach_block_signals(struct cg_error *err)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return fd < 0 ? cg_error_set(err, errno, "wait for signals") : fd;
+}
+
+static bool is_attached(const struct cli_attach_watch *w)
+{
+    char backend[CLI_NBD_BACKEND_SIZE];
+
+    if (!cli_nbd_connected(w->a.index))
+        return false;
+    cli_nbd_backend(w->a.index, backend);
+    return !*backend || strcmp(backend, w->a.id) == 0;
+}
+
+/* True if one of them wants the device to be detached. */
+static bool take_signals(struct cli_attach_watch *w)
+{
+    struct signalfd_siginfo info;
+    bool end = false;
+
+    while (read(w->signals, &info, sizeof info) == sizeof info)
+        end |= info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT;
+    return end;
+}
+
+static void mend(struct cli_attach_watch *w, bool *said)
+{
+    const struct timespec settle = { .tv_nsec = SETTLE_MS * 1000000 };
+    struct cg_error err;
+
+    /* What is heard up to here is mended; what dies later is heard later. */
+    nanosleep(&settle, NULL);
+    cli_nbd_watch_read(w->news, w->a.index);
+    int r = cli_attach_reconnect(&w->a, &err);
+    if (r == 0) {
+        say(w, "connected again");
+        w->broken = *said = false;
+    } else if (!*said && is_attached(w)) {
+        say(w, "%s; trying on", err.message);
+        *said = true;
+    }
+}
+
+static void detach(struct cli_attach_watch *w)
+{
+    struct cg_error err;
+
+    if (cli_detach_device(w->a.index, &err) < 0)
+        say(w, "%s", err.message);
+}
+
+int cli_attach_watch(struct cli_attach_watch *w, struct cg_error *err)
+{
+    struct pollfd p[] = {
+        { .fd = cli_nbd_watch_fd(w->news), .events = POLLIN },
+        { .fd = w->signals, .events = POLLIN },
+    };
+    bool said = false; /* why the server can't be reached */
+
+    while (is_attached(w)) {
+        if (w->broken)
+            mend(w, &said);
+        if (poll(p, 2, w->broken ? RETRY_MS : LOOK_MS) < 0 && errno != EINTR)
+            return cg_error_set(err, errno, "wait for news of /dev/nbd%d", w->a.index);
+        bool end = take_signals(w);
+        if (cli_nbd_watch_read(w->news, w->a.index))
+            w->broken = true;
+        if (end)
+            detach(w);
+    }
+    return w->a.root[0] ? cli_attach_server_stop(w->a.socket, err) : 0;
+}

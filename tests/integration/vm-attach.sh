@@ -1,0 +1,150 @@
+# attach and detach with a real kernel's NBD client: file systems on a volume whose server and watcher
+# are killed, and of which snapshots and backups are made, while they are written.
+. "$abs_srcdir/tests/functions.sh"
+. "$abs_srcdir/tests/vm-functions.sh"
+
+cat >script <<'SH'
+set -Eeuo pipefail
+trap '{ echo "line $LINENO: $BASH_COMMAND"; cat /run/cowgate/attach/*.log; dmesg | tail -n 30; } >&2' ERR
+say() { echo "== $(cut -d ' ' -f 1 /proc/uptime) $*"; }
+fail() { echo "$*"; false; }
+wait_for() { # SECONDS COMMAND ...
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "'$*' didn't come true"; sleep 0.1; done
+}
+must_fail() {
+    local text=$1 out
+    shift
+    if out=$("$@" 2>&1); then fail "'$*' didn't fail"; fi
+    grep -q "$text" <<<"$out" || fail "'$*' didn't say '$text': $out"
+}
+server() { pgrep -f "cowgate-plugin.so.*export=$1" || true; }
+watcher() { sed -n 's/.*"watcher": \([0-9]*\).*/\1/p' "/run/cowgate/attach/$(basename "$1").json"; }
+
+mkfs.ext4 -q /dev/vda
+mount /dev/vda /mnt
+export COWGATE_ROOT=/mnt/root
+cowgate init
+cowgate create volumes/p/disk --size 1G
+
+say "the module is loaded, and a free device found"
+[ ! -e /sys/module/nbd ]
+dev=$(cowgate attach --request-timeout 10 volumes/p/disk)
+[ "$dev" = /dev/nbd0 ]
+must_fail 'is volumes/p/disk already' cowgate attach volumes/p/disk $dev
+must_fail 'no device' cowgate detach /dev/vda
+must_fail "isn't attached" cowgate detach /dev/nbd7
+must_fail 'there is no volume' cowgate attach volumes/p/none
+cowgate attach --list | grep -q "^$dev .*volumes/p/disk"
+cowgate --json attach --list | grep -q '"watched": true'
+
+say "partitions, ext4 and XFS"
+printf 'size=400M\nsize=500M\n' | sfdisk -q $dev
+mkfs.ext4 -q ${dev}p1
+mkfs.xfs -q ${dev}p2
+mkdir -p /ext4 /xfs /look
+mount ${dev}p1 /ext4
+mount ${dev}p2 /xfs
+must_fail 'mounted on /ext4' cowgate detach $dev
+dd if=/dev/urandom of=/ext4/kept bs=1M count=4 2>/dev/null
+(cd /ext4 && sha256sum kept) >/sums
+
+say "fstrim gives space back"
+dd if=/dev/zero bs=1M count=48 2>/dev/null | tr '\0' x >/ext4/gone
+sync
+before=$(du -sk /mnt/root/pool | cut -f 1)
+rm /ext4/gone
+sync
+fstrim /ext4
+after=$(du -sk /mnt/root/pool | cut -f 1)
+[ $((before - after)) -gt 40000 ] || fail "$before KiB before fstrim, $after after"
+umount /ext4
+mount ${dev}p1 /ext4
+cowgate --quiet backup volumes/p/disk
+
+# write DIR: small files, each with its sum once it is stable, until /stop is there.
+write() {
+    local i=0
+    while [ ! -e /stop ]; do
+        i=$((i + 1))
+        dd if=/dev/urandom of=$1/$i bs=16k count=$((i % 8 + 1)) conv=fsync 2>/dev/null || exit 1
+        (cd $1 && sha256sum $i) >>/sums$1
+    done
+}
+check() { # DIR SUMS ...
+    (cd $1 && cat "${@:2}" | sha256sum -c) >/checked || { grep -v ': OK' /checked; false; }
+}
+goes_on() { # both write 3 files more
+    local a b
+    a=$(wc -l </sums/ext4) b=$(wc -l </sums/xfs)
+    wait_for 300 eval "[ \$(wc -l </sums/ext4) -ge $((a + 3)) ] && [ \$(wc -l </sums/xfs) -ge $((b + 3)) ]"
+}
+mv /sums /sum
+mkdir /sums
+touch /sums/ext4 /sums/xfs
+write /ext4 & write1=$!
+write /xfs & write2=$!
+goes_on
+
+say "the server is killed"
+old=$(server volumes/p/disk)
+kill -9 $old
+goes_on
+[ "$(server volumes/p/disk)" != $old ]
+
+say "the watcher and the server are killed"
+kill -9 $(watcher $dev)
+kill -9 $(server volumes/p/disk)
+cowgate attach --list | grep -q 'not watched'
+[ "$(cowgate attach volumes/p/disk $dev)" = $dev ]
+goes_on
+kill -9 $(server volumes/p/disk)
+goes_on
+
+say "a snapshot while it writes, and its clone"
+cp /sums/ext4 /sums/ext4.before
+cowgate snapshot volumes/p/disk@live
+cowgate clone volumes/p/disk@live volumes/p/look
+look=$(cowgate attach volumes/p/look)
+mount ${look}p1 /look
+check /look /sum /sums/ext4.before
+umount /look
+cowgate detach $look
+[ -z "$(server volumes/p/look)" ]
+
+say "a file out of a backup"
+look=$(cowgate attach --read-only backups/p/disk/latest)
+[ "$(cat /sys/block/${look#/dev/}/ro)" = 1 ]
+mount -o ro,noload ${look}p1 /look
+cp /look/kept /recovered
+umount /look
+cowgate detach $look
+[ "$(sha256sum </recovered)" = "$(sha256sum </ext4/kept)" ]
+
+say "nothing is lost"
+touch /stop
+wait $write1 $write2
+wc -l /sums/*
+umount /ext4 /xfs
+kill -9 $(watcher $dev) # detach does without
+cowgate detach $dev
+[ -z "$(server volumes/p/disk)" ]
+[ -z "$(ls /run/cowgate/attach)" ]
+dev=$(cowgate attach volumes/p/disk)
+e2fsck -fn ${dev}p1
+xfs_repair -n ${dev}p2 >/xfs.log 2>&1 || { cat /xfs.log; false; }
+mount ${dev}p1 /ext4
+mount ${dev}p2 /xfs
+check /ext4 /sum /sums/ext4
+check /xfs /sums/xfs
+umount /ext4 /xfs
+cowgate detach $dev
+if dmesg | grep 'I/O error'; then fail "somebody saw an error"; fi
+SH
+truncate -s 3G disk.raw
+vm_modules+=(virtio_blk ext4 xfs)
+vm_later=(nbd)
+vm_programs+=(mkfs.ext4 e2fsck mkfs.xfs xfs_repair sfdisk pgrep)
+vm_cowgate
+vm_run script -drive file=disk.raw,format=raw,if=virtio,cache=unsafe
