@@ -13,7 +13,7 @@ import fio
 import servers
 
 OURS = "cowgate: a clone of a file"
-WORKLOADS = [fio.READ_4K, fio.FIRST_TOUCH, fio.SECOND_TOUCH, fio.READ_1M, fio.WRITE_1M]
+WORKLOADS = [fio.READ_4K, fio.READ_1M, fio.FIRST_TOUCH, fio.SECOND_TOUCH, fio.WRITE_1M]
 TARGETS = {
     fio.READ_4K: "1.15 x qemu-nbd, 0.85 x nbdkit memory",
     fio.FIRST_TOUCH: "2 x qemu-nbd, 0.75 x nbdkit memory",

@@ -1,8 +1,9 @@
 /* Thread model.  The status of a window only moves forward: UNKNOWN to EMPTY or OWN, then to
  * SHARED; moves happen under the lock `load`, looks are atomic and free.  A window's words in `own`
  * never change once it's OWN, those in the working map only under the blocks' locks of the layer,
- * by atomic stores.  Someone who saw OWN while another moves the window to SHARED reads the states
- * of a moment ago: that is what concurrent means.  Marks in `dirty` are set after the states.
+ * by atomic stores.  When a window has become SHARED its memory in `own` is given back, and reads
+ * as zeros from then on: who read words there looks at the status once more, and reads again if it
+ * has moved.  Marks in `dirty` are set after the states.
  */
 #include "config.h"
 
@@ -199,6 +200,20 @@ static inline int look(struct cg_map *map, uint64_t window, const _Atomic uint64
     return 0;
 }
 
+/* True if what was read of words counts for nothing, since the window has moved meanwhile. */
+static inline bool moved(struct cg_map *map, uint64_t window, const _Atomic uint64_t *words)
+{
+    return words == own_words(map, window) &&
+           atomic_load_explicit(&map->status[window], memory_order_acquire) != OWN;
+}
+
+/* Of a window that is SHARED by now, so that a map takes its memory once. */
+static void give_back_own(struct cg_map *map, uint64_t window)
+{
+    if (sysconf(_SC_PAGESIZE) <= (long)CG_MAP_WINDOW)
+        madvise((void *)own_words(map, window), CG_MAP_WINDOW, MADV_DONTNEED); /* only a wish */
+}
+
 static struct cg_work_map_id work_id(struct cg_map *map, const char *run, const struct stat *st)
 {
     return (struct cg_work_map_id){ .run = run,
@@ -270,8 +285,8 @@ static int adopt(struct cg_map *map, struct cg_work_map *work, struct cg_error *
     }
     map->work = work;
     for (uint64_t w = 0; w < map->windows; w++)
-        if (cg_work_map_has(work, w))
-            atomic_store(&map->status[w], SHARED);
+        if (cg_work_map_has(work, w) && atomic_exchange(&map->status[w], SHARED) == OWN)
+            give_back_own(map, w);
     return 0;
 }
 
@@ -373,6 +388,8 @@ int cg_map_run(struct cg_map *map, uint64_t block, uint64_t max, enum cg_state *
         if (r < 0)
             return r;
         uint64_t n = words ? run_in_words(words, first, most, &state) : most;
+        if (moved(map, at / CG_MAP_WINDOW_BLOCKS, words))
+            continue;
         if (total == 0)
             *ret_state = state;
         else if (state != *ret_state)
@@ -428,12 +445,14 @@ int cg_map_words(struct cg_map *map, uint64_t window, size_t first, size_t count
         if (peeked)
             r = peek_locked(map, window, first, count, ret, ret_any, err);
     }
-    if (!peeked)
+    for (bool done = peeked; !done && r == 0;) {
         r = look(map, window, &words, err);
+        for (size_t i = 0; r == 0 && words && i < count; i++)
+            ret[i] = atomic_load_explicit(&words[first + i], memory_order_acquire);
+        done = !moved(map, window, words);
+    }
     if (r < 0)
         return r;
-    for (size_t i = 0; words && i < count; i++)
-        ret[i] = atomic_load_explicit(&words[first + i], memory_order_acquire);
     *ret_any = *ret_any || words;
     if (*ret_any)
         cut(map, window, first, count, ret);
@@ -461,6 +480,8 @@ static int share(struct cg_map *map, uint64_t window, struct cg_error *err)
         atomic_store_explicit(&to[i], own ? own_words(map, window)[i] : 0, memory_order_relaxed);
     cg_work_map_publish(map->work, window);
     atomic_store(&map->status[window], SHARED);
+    if (own)
+        give_back_own(map, window);
     return 0;
 }
 

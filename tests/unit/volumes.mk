@@ -2,10 +2,10 @@ unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-crash tests/unit/test-volumes-processes \
 	tests/unit/test-volumes-faults tests/unit/test-volumes-holds tests/unit/test-volumes-flush \
 	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-fill \
-	tests/unit/test-volumes-control tests/unit/test-volumes-index \
+	tests/unit/test-volumes-control tests/unit/test-volumes-index tests/unit/test-volumes-map \
 	tests/unit/test-volumes-moment
 thread_tests += tests/unit/test-volumes-control tests/unit/test-volumes-fill tests/unit/test-volumes-flush \
-	tests/unit/test-volumes-holds tests/unit/test-volumes-index \
+	tests/unit/test-volumes-holds tests/unit/test-volumes-index tests/unit/test-volumes-map \
 	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-moment \
 	tests/unit/test-volumes-processes
 
@@ -33,6 +33,10 @@ tests_unit_test_volumes_flush_LDFLAGS = $(tests_unit_test_volumes_crash_LDFLAGS)
 
 tests_unit_test_volumes_processes_SOURCES = tests/unit/test-volumes-processes.c $(one_pool)
 tests_unit_test_volumes_processes_LDADD = $(unit_ldadd)
+
+tests_unit_test_volumes_map_SOURCES = tests/unit/test-volumes-map.c tests/unit/scratch.c \
+	tests/unit/scratch.h
+tests_unit_test_volumes_map_LDADD = $(unit_ldadd)
 
 tests_unit_test_volumes_index_SOURCES = tests/unit/test-volumes-index.c \
 	tests/unit/scratch.c tests/unit/scratch.h
