@@ -119,6 +119,11 @@ static int claim(struct cg_volume *v, struct order *o, struct pair *p, struct cg
         o->held = true;
         return 0;
     }
+    /* A clone that was being made had it locked until it was linked. */
+    if (cg_layer_shared(p->lower)) {
+        unlock(p->lower);
+        return 0;
+    }
     return 1;
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
@@ -487,6 +488,105 @@ static void test_merged_beside_clone(void **state)
     }
 }
 
+/* Does what it's told: clones, with a pause before its flock number `at`. */
+static struct {
+    pid_t pid;
+    int tell, hear;
+} cloner;
+
+static void talk(int to, char what, int from, char *ret)
+{
+    assert_int_equal(write(to, &what, 1), 1);
+    assert_int_equal(read(from, ret, 1), 1);
+}
+
+static void pause_clone(void)
+{
+    char c;
+
+    talk(cloner.tell, 'p', cloner.hear, &c);
+}
+
+static void clone_as_told(unsigned at)
+{
+    struct cg_space *space = pool_second(&pool);
+    char c = 0;
+
+    if (read(cloner.hear, &c, 1) != 1)
+        _exit(1);
+    hook.act = pause_clone;
+    hook.act_at_flock = at;
+    pool_clone(space, V, "volumes/p/c");
+    _exit(write(cloner.tell, "d", 1) != 1);
+}
+
+/* Before anything is open here: its locks would be the child's, too. */
+static void start_cloner(unsigned at)
+{
+    int down[2], up[2];
+
+    assert_int_equal(pipe(down), 0);
+    assert_int_equal(pipe(up), 0);
+    cloner.pid = fork();
+    cloner.hear = cloner.pid ? up[0] : down[0];
+    cloner.tell = cloner.pid ? down[1] : up[1];
+    close(cloner.pid ? up[1] : down[1]);
+    close(cloner.pid ? down[0] : up[0]);
+    if (cloner.pid == 0)
+        clone_as_told(at);
+}
+
+static void finish_clone(void)
+{
+    char c;
+
+    talk(cloner.tell, 'r', cloner.hear, &c);
+    assert_int_equal(c, 'd');
+}
+
+static void end_cloner(void)
+{
+    int status;
+
+    assert_int_equal(waitpid(cloner.pid, &status, 0), cloner.pid);
+    assert_int_equal(status, 0);
+    close(cloner.tell);
+    close(cloner.hear);
+}
+
+/* The other way round: the clone gets done while this process is about to merge. */
+static void test_cloned_beside_merge(void **state)
+{
+    char c = 'p';
+
+    (void)state;
+    for (unsigned at = 1; c == 'p'; at++) {
+        for (unsigned by = 1; by <= 2; by++) { /* before all else, and before the lower is locked */
+            start_cloner(at);
+            live = pool_open(pool.space, V, CG_OPEN_WRITE);
+            put(live, 1, SIZE, 0);
+            talk(cloner.tell, 'g', cloner.hear, &c);
+            if (c == 'p' && layers() < 2) { /* it is yet to ask what is sealed */
+                finish_clone();
+            } else if (c == 'p') {
+                put(live, 2, SIZE, 0);
+                hook.act = finish_clone;
+                hook.act_at_flock = by;
+                reclaim();
+                if (hook.act_at_flock) /* it's linked already */
+                    finish_clone();
+                hook.act_at_flock = 0;
+            }
+            end_cloner();
+            expect_in("volumes/p/c", 1, SIZE, 0);
+            cg_image_unref(live);
+            pool_remove(second, "volumes/p/c");
+            pool_remove(second, V);
+            pool_create(second, V, SIZE);
+        }
+    }
+}
+
 /* A snapshot of a version that gave none a uuid is known by that of its top layer, also when that
  * has gone. */
 static void test_identity(void **state)
@@ -648,6 +748,7 @@ int main(void)
         TEST(test_killed),
         TEST(test_merged_beside_open),
         TEST(test_merged_beside_clone),
+        TEST(test_cloned_beside_merge),
         TEST(test_identity),
         TEST(test_any_order),
     };
