@@ -9,6 +9,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/fill.c core/volumes/fill.h \
 	core/volumes/flatten.c core/volumes/flatten.h \
 	core/volumes/index.c core/volumes/index.h \
+	core/volumes/holders.c core/volumes/holders.h \
 	core/volumes/layer.c core/volumes/layer.h \
 	core/volumes/layers.c core/volumes/layers.h \
 	core/volumes/list.c core/volumes/list.h \

@@ -11,6 +11,7 @@
 
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
+#include "core/volumes/holders.h"
 #include "core/volumes/parent.h"
 #include "core/volumes/pool_dir.h"
 #include "core/volumes/volume.h"
@@ -148,6 +149,22 @@ int cg_pool_dir_publish(struct cg_volumes *space, const char *path, const struct
     return r;
 }
 
+/* Whoever writes it has it open too. */
+static int in_use(int fd, struct cg_error *err)
+{
+    char who[512];
+    pid_t pid = cg_writer_alive(fd);
+
+    cg_holders(fd, who, sizeof who);
+    if (pid)
+        return cg_error_say(err, EBUSY,
+                            "it is being written by process %ld: disconnect its clients, or end "
+                            "it; open in %s",
+                            (long)pid, who);
+    return cg_error_say(err, EBUSY, "it is open for reading in %s: close it there, or end that",
+                        who);
+}
+
 /* Nobody has it open: *ret_fd holds it for us alone. */
 static int claim(struct cg_volumes *space, const char *path, int *ret_fd, struct cg_error *err)
 {
@@ -159,12 +176,9 @@ static int claim(struct cg_volumes *space, const char *path, int *ret_fd, struct
     if (fd < 0)
         return cg_error_set(err, errno, "open %s", path);
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        int errnum = errno == EWOULDBLOCK ? EBUSY : errno;
-        pid_t pid = cg_writer_alive(fd);
-        if (errnum == EBUSY && pid)
-            return cg_error_say(err, EBUSY, "it is being written by process %ld", (long)pid);
-        return errnum == EBUSY ? cg_error_say(err, EBUSY, "it is open for reading")
-                               : cg_error_set(err, errnum, "lock %s", path);
+        if (errno != EWOULDBLOCK)
+            return cg_error_set(err, errno, "lock %s", path);
+        return in_use(fd, err);
     }
     *ret_fd = fd;
     fd = -1;

@@ -1,5 +1,6 @@
 volumes_scripts = tests/integration/volumes-full.sh tests/integration/volumes-killed-server.sh \
-	tests/integration/volumes-moment.sh tests/integration/volumes-pool.sh
+	tests/integration/volumes-live.sh tests/integration/volumes-moment.sh \
+	tests/integration/volumes-pool.sh
 TESTS += $(volumes_scripts)
 thread_tests += tests/integration/volumes-killed-server.sh
 EXTRA_DIST += $(volumes_scripts)
