@@ -30,7 +30,7 @@ cowgate create volumes/p/disk --size 1G
 
 say "the module is loaded, and a free device found"
 [ ! -e /sys/module/nbd ]
-dev=$(cowgate attach --request-timeout 10 volumes/p/disk)
+dev=$(cowgate attach --request-timeout 15 volumes/p/disk)
 [ "$dev" = /dev/nbd0 ]
 must_fail 'is volumes/p/disk already' cowgate attach volumes/p/disk $dev
 must_fail 'no device' cowgate detach /dev/vda
