@@ -3,8 +3,8 @@
  * writes go on when it hears nothing more.  So the death of any of them ends an attempt: what was
  * taken is taken back, and there is another.
  *
- * Steps are prepared in the order of the volumes' names, so that several who do this wait for each
- * other and nobody for ever.  Nothing is held up by that yet. */
+ * Steps are prepared in the order of the volumes' names, those that are written first, so that
+ * several who do this wait for each other and nobody for ever.  Nothing is held up by that yet. */
 #include "config.h"
 
 #include <errno.h>
@@ -197,13 +197,31 @@ static int take_all(struct member *members, size_t count, struct cg_error *err)
     return r;
 }
 
+/* By this process or another. */
+static bool is_written(struct cg_volumes *space, const struct member *m)
+{
+    CG_CLEANUP(cg_close) int dirfd = -1;
+
+    if (cg_volume_open_dir(space, m->name, &dirfd, NULL) < 0)
+        return false;
+    struct cg_volume *v = cg_volume_find(space, dirfd, true);
+    cg_volume_unref(v);
+    return v || cg_writer_alive(dirfd);
+}
+
+/* Those that nobody writes come last: who begins to, then waits until the locks that this process
+ * has on them are free, and not for what takes its time elsewhere. */
 static int prepare_all(struct cg_volumes *space, struct member *members, size_t count,
                        struct cg_error *err)
 {
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < count; i++)
-        r = prepare(space, &members[i], err);
+        if (is_written(space, &members[i]))
+            r = prepare(space, &members[i], err);
+    for (size_t i = 0; r == 0 && i < count; i++)
+        if (!members[i].v && members[i].fd < 0)
+            r = prepare(space, &members[i], err);
     return r;
 }
 

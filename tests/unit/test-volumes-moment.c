@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/base/bytes.h"
@@ -371,6 +373,58 @@ static void test_silent(void **state)
     expect_in(all[0], 'D');
 }
 
+static const char *const apart[] = { "volumes/p/0@s", "volumes/p/a@s" };
+
+static void await_recv(pid_t pid)
+{
+    char path[64], line[64] = "", want[16];
+    const struct timespec pause = { .tv_nsec = 10000000 };
+
+    snprintf(path, sizeof path, "/proc/%ld/syscall", (long)pid);
+    snprintf(want, sizeof want, "%d ", (int)SYS_recvfrom);
+    for (unsigned i = 0; i < 1000 && strncmp(line, want, strlen(want)) != 0; i++) {
+        FILE *f = fopen(path, "r");
+        if (!f || !fgets(line, sizeof line, f)) /* can't be told here */
+            i = 900;
+        if (f)
+            fclose(f);
+        nanosleep(&pause, NULL);
+    }
+}
+
+/* Somebody begins to write a volume of which there is to be a snapshot while another's writer takes
+ * its time: he doesn't wait for that. */
+static void test_slow(void **state)
+{
+    int status;
+
+    (void)state;
+    pool_create(pool.space, "volumes/p/0", SIZE);
+    kill(writers[0].pid, SIGSTOP);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct cg_space *space = pool_second(&pool);
+        struct cg_name names[] = { pool_name(apart[0]), pool_name(apart[1]) };
+        struct cg_error err;
+        int r = cg_space_snapshot(space, names, 2, &err);
+        if (r < 0)
+            fprintf(stderr, "%s\n", err.message);
+        _exit(r < 0);
+    }
+    await_recv(pid);
+    struct cg_image *image = pool_open(pool.space, "volumes/p/0", CG_OPEN_WRITE);
+    put(image, 'x', 512, 0);
+    /* It is still waited for, and in time. */
+    kill(writers[0].pid, SIGCONT);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    cg_image_unref(image);
+    expect_in(apart[0], 'x');
+    assert_true(is_there(apart[1]));
+    pool_remove(pool.space, apart[0]);
+    pool_remove(pool.space, "volumes/p/0");
+}
+
 /* Several at once wait for each other. */
 static void test_many(void **state)
 {
@@ -410,7 +464,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_all),     TEST(test_own),    TEST(test_asker_killed), TEST(test_writer_killed),
-        TEST(test_failing), TEST(test_silent), TEST(test_many),
+        TEST(test_failing), TEST(test_silent), TEST(test_slow),         TEST(test_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
