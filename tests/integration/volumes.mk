@@ -8,3 +8,6 @@ EXTRA_DIST += $(volumes_scripts)
 check_PROGRAMS += tests/integration/volumes-client
 tests_integration_volumes_client_SOURCES = tests/integration/volumes-client.c
 tests_integration_volumes_client_LDADD = $(LIBNBD_LIBS)
+
+TESTS += tests/integration/volumes-merge.sh
+EXTRA_DIST += tests/integration/volumes-merge.sh

@@ -19,6 +19,7 @@ tests_unit_test_volumes_oracle_SOURCES = tests/unit/test-volumes-oracle.c $(volu
 tests_unit_test_volumes_oracle_LDADD = $(unit_ldadd)
 
 tests_unit_test_volumes_crash_SOURCES = tests/unit/test-volumes-crash.c $(volumes_pool) \
+	tests/unit/crash-model.c tests/unit/crash-model.h \
 	tests/unit/recorder.c tests/unit/recorder.h tests/unit/recorder-replay.c tests/unit/recorder-log.h
 tests_unit_test_volumes_crash_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_crash_LDFLAGS = $(AM_LDFLAGS) \
@@ -76,3 +77,10 @@ thread_tests += tests/unit/test-volumes-merge
 tests_unit_test_volumes_merge_SOURCES = tests/unit/test-volumes-merge.c $(volumes_faults)
 tests_unit_test_volumes_merge_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_merge_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
+
+unit_tests += tests/unit/test-volumes-sequences
+tests_unit_test_volumes_sequences_SOURCES = tests/unit/test-volumes-sequences.c $(volumes_pool) \
+	tests/unit/crash-model.c tests/unit/crash-model.h \
+	tests/unit/recorder.c tests/unit/recorder.h tests/unit/recorder-replay.c tests/unit/recorder-log.h
+tests_unit_test_volumes_sequences_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_sequences_LDFLAGS = $(tests_unit_test_volumes_crash_LDFLAGS)
