@@ -30,6 +30,7 @@ rbd_scripts = \
 	tests/integration/rbd-settings.sh
 if WITH_RBD
 TESTS += $(rbd_scripts)
+thread_tests += tests/integration/rbd-io.sh
 endif
 EXTRA_DIST += $(rbd_scripts) tests/integration/ceph-functions.sh tests/integration/rbd-write.py \
 	tests/integration/rbd-extents.py \
