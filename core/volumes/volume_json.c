@@ -419,7 +419,7 @@ bool cg_volume_json_mixed(const struct cg_volume_json *json, const char *uuid)
 
 bool cg_volume_json_shows(const struct cg_volume_json *json, const struct cg_layers *layers)
 {
-    return cg_layers_begin_with(&json->head, layers) &&
+    return json->head.count > layers->count && cg_layers_begin_with(&json->head, layers) &&
            !cg_volume_json_mixed(json, layers->uuid[layers->count - 1]);
 }
 

@@ -85,7 +85,8 @@ bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid);
 /* True if the layer is among those that are mixed. */
 bool cg_volume_json_mixed(const struct cg_volume_json *json, const char *uuid);
 
-/* True if the head began with these layers, and they are still a moment of it. */
+/* True if the head began with these layers, and they are still a moment of it: the one above them
+ * wasn't merged away, so that their top one might be written again. */
 bool cg_volume_json_shows(const struct cg_volume_json *json, const struct cg_layers *layers);
 
 /* True if the one layer is right above the other wherever one of the two is: then the upper one

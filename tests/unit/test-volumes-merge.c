@@ -587,6 +587,56 @@ static void test_cloned_beside_merge(void **state)
     }
 }
 
+static void write_unflushed(struct cg_space *space)
+{
+    put(pool_open(space, V, CG_OPEN_WRITE), 'B', 4096, 8192);
+}
+
+/* The empty layer that was put above what is to be cloned is merged away, and somebody writes below
+ * where it was, and is killed. */
+static void write_into_sealed(void)
+{
+    if (volume_is_locked() || layers() < 2)
+        return;
+    assert_int_equal(reclaim(), 0);
+    in_killed_process(write_unflushed);
+}
+
+static char byte_of(const char *name, uint64_t off)
+{
+    struct cg_space *space = pool_second(&pool);
+    struct cg_image *image = pool_open(space, name, CG_OPEN_READ);
+    char byte;
+
+    pool_read(image, &byte, 1, off);
+    cg_image_unref(image);
+    cg_space_free(space);
+    return byte;
+}
+
+/* What was sealed is written again before it's cloned: the clone has what it has for good. */
+static void test_cloned_beside_writer(void **state)
+{
+    bool acted = true;
+
+    (void)state;
+    for (unsigned at = 1; acted; at++) {
+        write_v(pool.space, 'A', 4096, 0);
+        hook.act = write_into_sealed;
+        hook.act_at_flock = at;
+        pool_clone(second, V, "volumes/p/c");
+        acted = hook.act_at_flock == 0;
+        hook.act_at_flock = 0;
+        char before = byte_of("volumes/p/c", 8192);
+        write_v(pool.space, 'C', 512, 0); /* goes on with what was left */
+        expect_in("volumes/p/c", 'A', 4096, 0);
+        expect_in("volumes/p/c", before, 4096, 8192);
+        pool_remove(second, "volumes/p/c");
+        pool_remove(second, V);
+        pool_create(second, V, SIZE);
+    }
+}
+
 /* A snapshot of a version that gave none a uuid is known by that of its top layer, also when that
  * has gone. */
 static void test_identity(void **state)
@@ -749,6 +799,7 @@ int main(void)
         TEST(test_merged_beside_open),
         TEST(test_merged_beside_clone),
         TEST(test_cloned_beside_merge),
+        TEST(test_cloned_beside_writer),
         TEST(test_identity),
         TEST(test_any_order),
     };
