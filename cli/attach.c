@@ -30,6 +30,7 @@ struct attach {
     struct cli_attach_watch w;
     int index; /* that was asked for, or -1 */
     bool resume;
+    bool writable; /* the image, by its kind */
     bool foreground, list;
     uint64_t size;
     uint64_t flags;
@@ -109,13 +110,31 @@ static int check_image(struct attach *s)
     if (r == 0)
         r = cg_gateway_open(cli->gateway, &name, CG_OPEN_READ, &image, &cli->err);
     if (r == 0) {
+        s->writable = name.space != CG_NAME_BACKUPS && !name.snapshot[0];
         cg_name_text(&name, false, a->image);
-        snprintf(a->root, sizeof a->root, "%s", cg_gateway_root(cli->gateway));
+        if (!realpath(cg_gateway_root(cli->gateway), a->root))
+            r = cg_error_set(&cli->err, errno, "find %s", cg_gateway_root(cli->gateway));
     }
     cg_image_unref(image);
     cg_gateway_free(cli->gateway);
     cli->gateway = NULL;
     return r;
+}
+
+/* Two servers can't write one volume, and the second would say so only in the midst of it. */
+static int refuse_second(void *opaque, int index)
+{
+    struct attach *s = opaque;
+    CG_CLEANUP(cg_close) int fd = -1;
+    struct cli_attachment other;
+    bool watched;
+
+    if (index == s->index || !cli_nbd_connected(index) ||
+        cli_attachment_read(index, &other, &fd, &watched, NULL) < 0 || other.read_only ||
+        !other.root[0] || strcmp(other.image, s->w.a.image) || strcmp(other.root, s->w.a.root))
+        return 0;
+    return cg_error_say(&s->cli->err, EBUSY, "%s is /dev/nbd%d already (see --read-only)",
+                        other.image, index);
 }
 
 /* A device that was attached by an attach which was killed is watched on. */
@@ -213,13 +232,15 @@ static int report(struct attach *s)
     char device[32];
 
     snprintf(device, sizeof device, "/dev/nbd%d", a->index);
+    int r = CLI_OK;
     if (s->cli->json)
-        return cli_print_json(s->cli, json_pack("{s:s s:s s:I s:i s:b}", "device", device, "image",
-                                                a->image, "size", (json_int_t)s->size,
-                                                "connections", (int)s->connections, "read_only",
-                                                (s->flags & NBD_FLAG_READ_ONLY) != 0));
-    puts(device);
-    return fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+        r = cli_print_json(s->cli, json_pack("{s:s s:s s:I s:i s:b}", "device", device, "image",
+                                             a->image, "size", (json_int_t)s->size, "connections",
+                                             (int)s->connections, "read_only",
+                                             (s->flags & NBD_FLAG_READ_ONLY) != 0));
+    else
+        puts(device);
+    return fflush(stdout) == 0 ? r : CLI_FAILED;
 }
 
 /* From here on nobody reads what this process says, but in the log. */
@@ -265,7 +286,10 @@ static int stay(struct attach *s, int done)
         if (r == CLI_OK && write(done, "", 1) != 1)
             r = CLI_FAILED;
     }
-    close(done);
+    if (r != CLI_OK) /* nobody knows of the device */
+        cli_nbd_kernel_disconnect(s->w.a.index, NULL);
+    if (done >= 0)
+        close(done);
     if (cli_attach_watch(&s->w, err) < 0)
         r = cli_failed(s->cli);
     else
@@ -321,6 +345,8 @@ static int attach(struct attach *s, const char *image, const char *device)
         r = cli_nbd_kernel_load(&cli->err);
     if (r == 0)
         r = check_device(s);
+    if (r == 0 && a->root[0] && !a->read_only && s->writable)
+        r = cli_attachment_each(refuse_second, s, &cli->err);
     if (r == 0 && !s->resume)
         r = cli_attachment_name(a, &cli->err);
     if (r < 0)

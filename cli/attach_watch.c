@@ -16,7 +16,8 @@
 
 enum {
     LOOK_MS = 5000, /* between looks at a device of which there is no news */
-    RETRY_MS = 500, /* between attempts to reach a server */
+    RETRY_MS = 500, /* between attempts to reach a server, at first */
+    RETRY_MAX_MS = 10000,
     SETTLE_MS = 50, /* that the other connections may take to die too */
 };
 
@@ -101,12 +102,16 @@ int cli_attach_watch(struct cli_attach_watch *w, struct cg_error *err)
         { .fd = w->signals, .events = POLLIN },
     };
     bool said = false; /* why the server can't be reached */
+    int retry = RETRY_MS;
 
     while (is_attached(w)) {
         if (w->broken)
             mend(w, &said);
-        if (poll(p, 2, w->broken ? RETRY_MS : LOOK_MS) < 0 && errno != EINTR)
+        if (!w->broken)
+            retry = RETRY_MS;
+        if (poll(p, 2, w->broken ? retry : LOOK_MS) < 0 && errno != EINTR)
             return cg_error_set(err, errno, "wait for news of /dev/nbd%d", w->a.index);
+        retry = retry < RETRY_MAX_MS / 2 ? 2 * retry : RETRY_MAX_MS;
         bool end = take_signals(w);
         if (cli_nbd_watch_read(w->news, w->a.index))
             w->broken = true;

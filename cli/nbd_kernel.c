@@ -189,7 +189,7 @@ int cli_nbd_kernel_connect(const struct cli_nbd_link *link, int index, int *ret_
     struct answer a = { 0 };
     int r = ask(NBD_CMD_CONNECT, index, link, &a, err);
 
-    if (r == -EBUSY)
+    if (r == -EBUSY && index >= 0)
         return cg_error_say(err, EBUSY, "/dev/nbd%d is in use", index);
     if (r == 0 && index < 0 && a.index < 0)
         r = -EPROTO;

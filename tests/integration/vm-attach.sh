@@ -33,6 +33,7 @@ say "the module is loaded, and a free device found"
 dev=$(cowgate attach --request-timeout 15 volumes/p/disk)
 [ "$dev" = /dev/nbd0 ]
 must_fail 'is volumes/p/disk already' cowgate attach volumes/p/disk $dev
+must_fail 'is /dev/nbd0 already' cowgate attach volumes/p/disk
 must_fail 'no device' cowgate detach /dev/vda
 must_fail "isn't attached" cowgate detach /dev/nbd7
 must_fail 'there is no volume' cowgate attach volumes/p/none
@@ -131,7 +132,14 @@ kill -9 $(watcher $dev) # detach does without
 cowgate detach $dev
 [ -z "$(server volumes/p/disk)" ]
 [ -z "$(ls /run/cowgate/attach)" ]
-dev=$(cowgate attach volumes/p/disk)
+
+say "by a server that runs already"
+cowgate --quiet serve volumes/p/disk --socket /run/s 2>/serve.log &
+serve=$!
+wait_for 60 test -S /run/s
+cowgate --json attach --connections 2 'nbd+unix:///?socket=/run/s' /dev/nbd5 >/json
+grep -q '"device": "/dev/nbd5"' /json && grep -q '"connections": 2' /json
+dev=/dev/nbd5
 e2fsck -fn ${dev}p1
 xfs_repair -n ${dev}p2 >/xfs.log 2>&1 || { cat /xfs.log; false; }
 mount ${dev}p1 /ext4
@@ -140,6 +148,8 @@ check /ext4 /sum /sums/ext4
 check /xfs /sums/xfs
 umount /ext4 /xfs
 cowgate detach $dev
+kill $serve
+wait $serve
 if dmesg | grep 'I/O error'; then fail "somebody saw an error"; fi
 SH
 truncate -s 3G disk.raw
