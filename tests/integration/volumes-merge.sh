@@ -23,8 +23,7 @@ write 3
 [ "$(kib web)" -gt 48000 ] || fail "less than three copies"
 cowgate delete volumes/acme/web@a
 [ "$(kib web)" -lt 34000 ] || fail "@a took its space along: $(kib web) KiB"
-cowgate --json delete volumes/acme/web@b >out 2>err
-[ ! -s err ] || fail "it says: $(cat err)"
+cowgate --json delete volumes/acme/web@b
 [ "$(kib web)" -lt 18000 ] || fail "@b took its space along: $(kib web) KiB"
 write 4
 stop_writer
