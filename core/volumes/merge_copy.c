@@ -79,13 +79,26 @@ static int report(struct job *j, struct cg_error *err)
     return j->copy->report(j->copy->opaque, j->done, j->total, err);
 }
 
+static int check_room(struct job *j, uint64_t len, struct cg_error *err)
+{
+    struct statvfs st;
+
+    if (!len || fstatvfs(j->copy->dirfd, &st) < 0 ||
+        st.f_bavail * (uint64_t)st.f_frsize >= len + RESERVE)
+        return 0;
+    return cg_error_set(err, ENOSPC, "copy %llu bytes into the layer below",
+                        (unsigned long long)len);
+}
+
+/* Guests may have taken meanwhile what room there was. */
 static int save(struct job *j, uint64_t written, struct cg_error *err)
 {
     j->unsaved += written;
     if (j->unsaved < SAVE)
         return 0;
     j->unsaved = 0;
-    return cg_layer_flush(j->copy->lower, err);
+    int r = cg_layer_flush(j->copy->lower, err);
+    return r < 0 ? r : check_room(j, cg_min(j->needed, SAVE), err);
 }
 
 static int copy_run(struct job *j, uint64_t block, uint64_t count, enum cg_state state,
@@ -121,14 +134,6 @@ static int clear_run(struct job *j, uint64_t block, uint64_t count, enum cg_stat
     return cg_layer_zero(j->copy->lower, block, count, err);
 }
 
-static bool has_room(struct job *j)
-{
-    struct statvfs st;
-
-    return fstatvfs(j->copy->dirfd, &st) < 0 ||
-           st.f_bavail * (uint64_t)st.f_frsize >= j->needed + RESERVE;
-}
-
 static bool is_full(int r)
 {
     return r == -ENOSPC || r == -EDQUOT;
@@ -136,13 +141,14 @@ static bool is_full(int r)
 
 static int copy_all(struct job *j, struct cg_error *err)
 {
-    if (j->needed && !has_room(j))
-        return cg_error_set(err, ENOSPC, "copy %llu bytes into the layer below",
-                            (unsigned long long)j->needed);
+    int r = check_room(j, j->needed, err);
+
+    if (r < 0)
+        return r;
     j->buf = cg_bulk_buffer(PIECE);
     if (!j->buf)
         return cg_error_set(err, ENOMEM, "merge layers");
-    int r = each_run(j, copy_run, err);
+    r = each_run(j, copy_run, err);
     free(j->buf);
     return r;
 }

@@ -329,6 +329,32 @@ static void test_no_room(void **state)
     expect_all();
 }
 
+/* Somebody else takes the room while it's copied into: what is left isn't for merging. */
+static void test_room_taken(void **state)
+{
+    const uint64_t size = UINT64_C(80) << 20;
+
+    (void)state;
+    pool_remove(pool.space, V);
+    pool_create(pool.space, V, size);
+    write_v(pool.space, 'A', 4096, 0);
+    pool_snapshot(pool.space, V "@a");
+    write_v(pool.space, 'B', size - 4096, 4096);
+    pool_remove(pool.space, V "@a");
+    hook.full_at = 2;
+    assert_int_equal(reclaim(), 0);
+    assert_int_equal(hook.full_at, 0);
+    assert_int_equal(layers(), 2);
+    expect_v('A', 4096, 0);
+    expect_v('B', 65536, 4096);
+    expect_v('B', 65536, size - 65536);
+    assert_int_equal(reclaim(), 0);
+    assert_int_equal(layers(), 1);
+    expect_v('A', 4096, 0);
+    expect_v('B', 65536, 4096);
+    expect_v('B', 65536, size - 65536);
+}
+
 static struct cg_image *writer;
 
 static void begin_writing(void)
@@ -815,6 +841,7 @@ int main(void)
         TEST(test_branches),
         TEST(test_cancelled),
         TEST(test_no_room),
+        TEST(test_room_taken),
         TEST(test_writer_comes),
         TEST(test_killed),
         TEST(test_merged_beside_open),

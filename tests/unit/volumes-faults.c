@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +24,8 @@ int __real_fsync(int fd);
 ssize_t __real_pwrite(int fd, const void *buf, size_t len, off_t off);
 int __real_ftruncate(int fd, off_t len);
 int __real_flock(int fd, int operation);
+int __real_fstatvfs(int fd, struct statvfs *st);
+int __wrap_fstatvfs(int fd, struct statvfs *st);
 int __wrap_flock(int fd, int operation);
 int __real_linkat(int from, const char *old, int to, const char *new, int flags);
 int __wrap_linkat(int from, const char *old, int to, const char *new, int flags);
@@ -134,6 +137,15 @@ int __wrap_flock(int fd, int operation)
     if (due(&hook.act_at_flock))
         hook.act();
     return __real_flock(fd, operation);
+}
+
+int __wrap_fstatvfs(int fd, struct statvfs *st)
+{
+    int r = __real_fstatvfs(fd, st);
+
+    if (due(&hook.full_at))
+        st->f_bavail = 0;
+    return r;
 }
 
 int __wrap_linkat(int from, const char *old, int to, const char *new, int flags)

@@ -50,7 +50,7 @@ volumes_faults = tests/unit/volumes-faults.c tests/unit/volumes-faults.h $(one_p
 volumes_faults_ldflags = \
 	-Wl,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate,--wrap=unlink,--wrap=pwrite,--wrap=linkat \
 	-Wl,--wrap=ftruncate,--wrap=pthread_rwlock_rdlock,--wrap=renameat,--wrap=renameat2 \
-	-Wl,--wrap=unlinkat,--wrap=flock,--wrap=send
+	-Wl,--wrap=unlinkat,--wrap=flock,--wrap=send,--wrap=fstatvfs
 
 tests_unit_test_volumes_faults_SOURCES = tests/unit/test-volumes-faults.c $(volumes_faults)
 tests_unit_test_volumes_faults_LDADD = $(unit_ldadd)
