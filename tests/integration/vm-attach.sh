@@ -151,6 +151,15 @@ cowgate detach $dev
 kill $serve
 wait $serve
 if dmesg | grep 'I/O error'; then fail "somebody saw an error"; fi
+
+say "by force, when there's nobody left"
+dev=$(cowgate attach volumes/p/look)
+kill -9 $(watcher $dev)
+kill -9 $(server volumes/p/look)
+cowgate detach --force $dev
+[ ! -e /sys/block/${dev#/dev/}/pid ]
+[ -z "$(ls /run/cowgate/attach)" ]
+cowgate --json info volumes/p/look >/dev/null
 SH
 truncate -s 3G disk.raw
 vm_modules+=(virtio_blk ext4 xfs)
