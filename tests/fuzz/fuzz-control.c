@@ -20,13 +20,13 @@ static void as_request(const json_t *line)
     if (cg_change_request_decode(line, &change, &err) < 0)
         return;
     bool named = change.op == CG_CHANGE_SNAPSHOT || change.op == CG_CHANGE_REMOVE_SNAPSHOT ||
-                 change.op == CG_CHANGE_ROLLBACK;
+                 change.op == CG_CHANGE_ROLLBACK || change.op == CG_CHANGE_MOMENT;
     if (!cg_uuid_valid(change.id) || named != cg_name_part_valid(change.snapshot))
         abort();
     json_t *request = cg_change_request_encode(&change);
     if (!request || cg_change_request_decode(request, &again, &err) < 0 || again.op != change.op ||
         again.size != change.size || strcmp(again.snapshot, change.snapshot) != 0 ||
-        strcmp(again.id, change.id) != 0)
+        strcmp(again.id, change.id) != 0 || strcmp(again.uuid, change.uuid) != 0)
         abort();
     json_decref(request);
 }

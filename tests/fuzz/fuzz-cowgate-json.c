@@ -36,6 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     if (root.repository[0] != '/' || root.pool[0] != '/')
         abort();
+    if (root.pool_warn < 1 || root.pool_warn > 101 || root.pool_interval < 1)
+        abort();
     read_rbd(root.rbd);
     cg_root_clear(&root);
     return 0;

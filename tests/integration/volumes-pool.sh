@@ -15,6 +15,12 @@ cp new "$COWGATE_ROOT/cowgate.json"
 info() { cowgate --json info ${2-} >info.json && jq -e "$1" info.json >/dev/null || fail "not $1: $(cat info.json)"; }
 mib() { echo $(($1 << 20)); }
 
+for wrong in '{"warn": 0}' '{"warn": "90"}' '{"interval": 0}' '[]'; do
+    jq --argjson p "$wrong" '.pool = $p' new >"$COWGATE_ROOT/cowgate.json"
+    must_fail 1 'cowgate.json: pool(.warn|.interval)? is ' cowgate list
+done
+cp new "$COWGATE_ROOT/cowgate.json"
+
 # What volumes take.
 for v in a b filler; do cowgate create volumes/acme/$v --size 1G; done
 start_serve "$tmp/s"

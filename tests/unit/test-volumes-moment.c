@@ -365,11 +365,15 @@ static void test_silent(void **state)
     assert_int_equal(cg_control_end(socket, fd, 60000, NULL, NULL, NULL, &err), -EAGAIN);
     close(fd);
     assert_false(is_there(all[0]));
-    /* In time. */
-    fd = await_steps(2, socket, &change);
-    assert_int_equal(cg_control_go(fd), 0);
-    assert_int_equal(cg_control_end(socket, fd, 60000, NULL, NULL, NULL, &err), 0);
-    close(fd);
+    /* In time, if this process gets that. */
+    int r;
+    do {
+        fd = await_steps(2, socket, &change);
+        cg_control_go(fd);
+        r = cg_control_end(socket, fd, 60000, NULL, NULL, NULL, &err);
+        close(fd);
+    } while (r == -EAGAIN || r == -ECONNRESET);
+    assert_int_equal(r, 0);
     expect_in(all[0], 'D');
 }
 
