@@ -18,6 +18,7 @@ struct cg_chain {
     size_t count;
     struct cg_index *index; /* of the `indexed` lowest layers, all sealed; NULL and 0: none */
     size_t indexed;
+    atomic_uint *retired;     /* counts it, or NULL; set before the owner lets go of it */
     struct cg_layer *layer[]; /* owned references */
 };
 
@@ -112,7 +113,16 @@ void cg_chain_unref(struct cg_chain *chain)
         cg_layer_unref(chain->layer[i]);
     cg_parent_unref(chain->parent);
     cg_index_unref(chain->index);
+    if (chain->retired)
+        atomic_fetch_sub(chain->retired, 1);
     free(chain);
+}
+
+void cg_chain_retire(struct cg_chain *chain, atomic_uint *count)
+{
+    atomic_fetch_add(count, 1);
+    chain->retired = count;
+    cg_chain_unref(chain);
 }
 
 void cg_chain_cleanup(struct cg_chain **chain)

@@ -9,6 +9,8 @@
 #ifndef CG_VOLUMES_CHAIN_H
 #define CG_VOLUMES_CHAIN_H
 
+#include <stdatomic.h>
+
 #include "core/image/image.h"
 #include "core/volumes/layer.h"
 #include "core/volumes/parent.h"
@@ -28,6 +30,10 @@ struct cg_chain *cg_chain_push(struct cg_chain *chain, struct cg_layer *sealed,
 struct cg_chain *cg_chain_ref(struct cg_chain *chain);
 void cg_chain_unref(struct cg_chain *chain);
 void cg_chain_cleanup(struct cg_chain **chain); /* for CG_CLEANUP */
+
+/* Gives the owner's reference back, of one that nobody begins to read from any more, and counts it
+ * in *count, which must outlive it, until those who read from it are done. */
+void cg_chain_retire(struct cg_chain *chain, atomic_uint *count);
 
 uint64_t cg_chain_size(struct cg_chain *chain);
 size_t cg_chain_count(struct cg_chain *chain);

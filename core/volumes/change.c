@@ -50,7 +50,7 @@ static void replace_head(struct cg_volume *v, struct cg_chain *chain)
 
     v->head = chain;
     atomic_store(&v->size, cg_chain_size(chain));
-    cg_chain_unref(old);
+    cg_chain_retire(old, &v->retired);
 }
 
 /* Of layers that no chain has any more nothing is to be said. */

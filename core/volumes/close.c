@@ -1,6 +1,7 @@
 /* Closing: a writer flushes while it can still be opened and asked, then ends what it began. */
 #include "config.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -107,6 +108,7 @@ void cg_volume_free(struct cg_volume *v)
 {
     release(v);
     forget(v);
+    assert(atomic_load(&v->retired) == 0);
     free(v);
 }
 

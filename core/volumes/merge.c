@@ -341,11 +341,11 @@ static int tell(const struct order *o, uint64_t done, uint64_t total, struct cg_
     return 0;
 }
 
-static int copy(struct order *o, int dirfd,
+static int copy(struct order *o, int dirfd, const atomic_uint *reading,
                 int (*report)(void *opaque, uint64_t done, uint64_t total, struct cg_error *err),
                 void *opaque, struct cg_error *err)
 {
-    struct cg_merge_copy c = { dirfd, o->work.lower, o->work.upper, report, opaque };
+    struct cg_merge_copy c = { dirfd, o->work.lower, o->work.upper, reading, report, opaque };
     int r = cg_merge_copy(&c, err);
 
     if (r != 0)
@@ -396,7 +396,7 @@ static int merge_writing(struct cg_volume *v, struct order *o, struct cg_error *
         r = step_writing(v, o, err);
         if (r != 1)
             break;
-        r = copy(o, v->dirfd, report_writing, o, err);
+        r = copy(o, v->dirfd, &v->retired, report_writing, o, err);
         if (r == 0) {
             r = 1;
             continue;
@@ -478,7 +478,7 @@ static int attempt_alone(struct cg_volume *v, int dirfd, struct order *o, struct
     cg_volume_unref(v);
     if (r != 1)
         return r;
-    r = copy(o, dirfd, report_alone, &a, err);
+    r = copy(o, dirfd, NULL, report_alone, &a, err);
     return r < 0 ? r : AGAIN;
 }
 

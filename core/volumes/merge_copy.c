@@ -17,6 +17,7 @@
 #define PIECE ((uint64_t)1 << 20)
 #define SAVE ((uint64_t)64 << 20)    /* bytes between flushes: guests wait for none that is long */
 #define REPORT UINT64_C(100000000)   /* ns between reports */
+#define READS_END 10000              /* ms to wait for those who read */
 #define RESERVE ((uint64_t)16 << 20) /* bytes that are left to guests in any case */
 
 struct job {
@@ -134,6 +135,20 @@ static int clear_run(struct job *j, uint64_t block, uint64_t count, enum cg_stat
     return cg_layer_zero(j->copy->lower, block, count, err);
 }
 
+/* Who began to read before the upper layer had a block may have found it in the lower one, and not
+ * have read it yet. */
+static bool reads_end(const struct cg_merge_copy *copy)
+{
+    const struct timespec pause = { .tv_nsec = 1000000 };
+
+    for (unsigned i = 0; copy->reading && atomic_load(copy->reading) > 0; i++) {
+        if (i == READS_END)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+    return true;
+}
+
 static bool is_full(int r)
 {
     return r == -ENOSPC || r == -EDQUOT;
@@ -181,7 +196,7 @@ int cg_merge_copy(const struct cg_merge_copy *copy, struct cg_error *err)
         r = copy_all(&j, err);
     int full = is_full(r) ? r : 0;
     if (full)
-        r = each_run(&j, clear_run, &ignored);
+        r = !reads_end(copy) ? 0 : each_run(&j, clear_run, &ignored);
     int end = cg_layer_end(copy->lower, r == 0 && !full ? err : &ignored);
     if (r == 0)
         r = end;

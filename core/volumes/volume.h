@@ -47,6 +47,7 @@ struct cg_volume {
     /* Held shared by writes: exclusively, nothing is being written.  Guards head. */
     pthread_rwlock_t gate;
     struct cg_chain *head;
+    atomic_uint retired; /* earlier heads that somebody still reads from */
 
     _Atomic uint64_t size;   /* of head, for who needs nothing else */
     atomic_bool says_ending; /* the lock file says that this process is about to end */

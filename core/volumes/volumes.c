@@ -255,9 +255,11 @@ static int space_identify(void *self, const struct cg_name *name, struct cg_iden
     return r;
 }
 
-static int diff_chains(struct cg_chain *from, struct cg_chain *to, cg_extent_fn *fn, void *opaque,
-                       struct cg_error *err)
+static int diff_volumes(struct cg_volume *a, struct cg_volume *b, cg_extent_fn *fn, void *opaque,
+                        struct cg_error *err)
 {
+    CG_CLEANUP(cg_chain_cleanup) struct cg_chain *from = cg_volume_head(a);
+    CG_CLEANUP(cg_chain_cleanup) struct cg_chain *to = cg_volume_head(b);
     struct cg_layers below, all;
     int r = cg_volume_layers_of(from, &below, err);
 
@@ -290,9 +292,7 @@ static int space_diff(void *self, const struct cg_name *from, const struct cg_na
         return r;
     r = cg_volume_open(self, to, CG_OPEN_READ, &b, err);
     if (r == 0) {
-        CG_CLEANUP(cg_chain_cleanup) struct cg_chain *below = cg_volume_head(a);
-        CG_CLEANUP(cg_chain_cleanup) struct cg_chain *above = cg_volume_head(b);
-        r = diff_chains(below, above, fn, opaque, err);
+        r = diff_volumes(a, b, fn, opaque, err);
         cg_volume_unref(b);
     }
     cg_volume_unref(a);
