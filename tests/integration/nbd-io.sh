@@ -65,7 +65,7 @@ h.pread(4096, (64 << 20) - 512)' "$web"
 
 # Four clients at once, each over its own connection, random writes verified afterwards.
 fio --name=verify --ioengine=nbd --uri="$web" --rw=randwrite --bsrange=512-64k --bs_unaligned=0 \
-    --blockalign=512 --iodepth=16 --numjobs=4 --size=8m --offset=16m --offset_increment=8m \
+    --blockalign=512 --serialize_overlap=1 --iodepth=16 --numjobs=4 --size=8m --offset=16m --offset_increment=8m \
     --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=7 --output=fio.log ||
     fail "$(cat fio.log)"
 fio --name=mixed --ioengine=nbd --uri="$web" --rw=randrw --bs=4k --iodepth=32 --numjobs=4 \
