@@ -156,7 +156,7 @@ static pid_t listener(const char *path)
     return who.pid;
 }
 
-int cli_attach_server_stop(const char *socket, struct cg_error *err)
+static int end_listener(const char *socket, int sig, struct cg_error *err)
 {
     pid_t pid = listener(socket);
 
@@ -167,11 +167,21 @@ int cli_attach_server_stop(const char *socket, struct cg_error *err)
     CG_CLEANUP(cg_close) int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd < 0 || listener(socket) != pid) /* it ended by itself */
         return 0;
-    if (syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0) < 0 && errno != ESRCH)
+    if (syscall(SYS_pidfd_send_signal, fd, sig, NULL, 0) < 0 && errno != ESRCH)
         return cg_error_set(err, errno, "end the server, process %ld", (long)pid);
     if (!has_ended(fd, STOP_SECONDS * 1000))
         return cg_error_say(err, EBUSY, "the server, process %ld, doesn't end", (long)pid);
     return 0;
+}
+
+int cli_attach_server_stop(const char *socket, struct cg_error *err)
+{
+    return end_listener(socket, SIGTERM, err);
+}
+
+int cli_attach_server_kill(const char *socket, struct cg_error *err)
+{
+    return end_listener(socket, SIGKILL, err);
 }
 
 static time_t seconds(void)

@@ -10,6 +10,10 @@
  * none is fine. */
 int cli_attach_server_stop(const char *socket, struct cg_error *err);
 
+/* The same for one that doesn't answer: with what it was asked and hasn't done yet.  What it has
+ * acknowledged isn't lost. */
+int cli_attach_server_kill(const char *socket, struct cg_error *err);
+
 /* Connects to the attachment's server, which is started if none listens, as soon as it answers. */
 int cli_attach_connect(const struct cli_attachment *a, struct cli_nbd_link *ret_link,
                        struct cg_error *err);

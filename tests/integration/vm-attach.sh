@@ -94,6 +94,12 @@ kill -9 $old
 goes_on
 [ "$(server volumes/p/disk)" != $old ]
 
+say "the server hangs"
+old=$(server volumes/p/disk)
+kill -STOP $old
+goes_on
+[ "$(server volumes/p/disk)" != $old ] && ! kill -0 $old 2>/dev/null
+
 say "the watcher and the server are killed"
 kill -9 $(watcher $dev)
 kill -9 $(server volumes/p/disk)
