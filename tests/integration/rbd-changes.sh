@@ -85,6 +85,12 @@ must_fail 1 'rbd/rbd/old@all: the image hasn.t the feature exclusive-lock' cowga
 cowgate snapshot rbd/rbd/old@alone
 [ "$(snaps old)" = alone ] && [ "$(snaps a)" = 's1 s2 s3 s4 s5 one' ] || fail "$(snaps a)"
 
+# With commands around.
+echo 'echo "$1 ${COWGATE_TAKEN-} ${*:2} $(rbd snap ls --format json a | jq length)" >>hooks' >hook
+cowgate snapshot --freeze 'bash hook freeze "$@"' --thaw 'bash hook thaw "$@"' rbd/rbd/a@hooks rbd/rbd/b@hooks
+printf '%s\n' 'freeze  rbd/rbd/a@hooks rbd/rbd/b@hooks 6' 'thaw yes rbd/rbd/a@hooks rbd/rbd/b@hooks 7' | diff - hooks
+for i in a b; do cowgate delete rbd/rbd/$i@hooks; done
+
 # While somebody writes.
 must_fail 1 'roll back to rbd/rbd/a@s1: .* open elsewhere for writing' cowgate rollback rbd/rbd/a@s1
 must_fail 1 'rbd/rbd/a is open elsewhere for writing, by the client at 127.0.0.1:' cowgate delete --snapshots rbd/rbd/a
