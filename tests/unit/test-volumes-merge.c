@@ -329,6 +329,41 @@ static void test_no_room(void **state)
     expect_all();
 }
 
+static void *read_slowly(void *image)
+{
+    expect(image, 'A', 8192, 8192);
+    return NULL;
+}
+
+/* Who found blocks in the lower layer when the upper one hadn't them yet, and reads them only when
+ * they have been overwritten, and there's no room to merge the two. */
+static void test_no_room_while_read(void **state)
+{
+    pthread_t reader;
+
+    (void)state;
+    write_v(pool.space, 'A', SIZE, 0);
+    pool_snapshot(pool.space, V "@a");
+    struct cg_image *image = pool_open(pool.space, V, CG_OPEN_WRITE);
+    put(image, 'C', 4096, 0);
+    hook.hold_data_read = true;
+    assert_int_equal(pthread_create(&reader, NULL, read_slowly, image), 0);
+    while (!hook.data_read_held)
+        usleep(1000);
+    put(image, 'B', 8192, 8192);
+    pool_remove(pool.space, V "@a");
+    hook.fail_data_write = true;
+    assert_int_equal(reclaim(), 0);
+    hook.data_read_let_go = true;
+    pthread_join(reader, NULL);
+    assert_int_equal(reclaim(), 0);
+    hook.fail_data_write = false;
+    expect(image, 'C', 4096, 0);
+    expect(image, 'A', 4096, 4096);
+    expect(image, 'B', 8192, 8192);
+    cg_image_unref(image);
+}
+
 /* Somebody else takes the room while it's copied into: what is left isn't for merging. */
 static void test_room_taken(void **state)
 {
@@ -841,6 +876,7 @@ int main(void)
         TEST(test_branches),
         TEST(test_cancelled),
         TEST(test_no_room),
+        TEST(test_no_room_while_read),
         TEST(test_room_taken),
         TEST(test_writer_comes),
         TEST(test_killed),

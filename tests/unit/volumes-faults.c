@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -21,6 +22,8 @@ struct faults hook;
 
 int __real_fdatasync(int fd);
 int __real_fsync(int fd);
+ssize_t __real_pread(int fd, void *buf, size_t len, off_t off);
+ssize_t __wrap_pread(int fd, void *buf, size_t len, off_t off);
 ssize_t __real_pwrite(int fd, const void *buf, size_t len, off_t off);
 int __real_ftruncate(int fd, off_t len);
 int __real_flock(int fd, int operation);
@@ -73,6 +76,16 @@ static bool is_file(int fd, const char *end)
 
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     return readlink(link, path, sizeof path - 1) > 0 && ends_with(path, end);
+}
+
+ssize_t __wrap_pread(int fd, void *buf, size_t len, off_t off)
+{
+    if (is_file(fd, ".data") && atomic_exchange(&hook.hold_data_read, false)) {
+        hook.data_read_held = true;
+        while (!hook.data_read_let_go)
+            usleep(1000);
+    }
+    return __real_pread(fd, buf, len, off);
 }
 
 ssize_t __wrap_pwrite(int fd, const void *buf, size_t len, off_t off)

@@ -18,8 +18,10 @@ struct faults {
     _Atomic unsigned kill_at_sync; /* the fdatasync from now on at which the process is killed */
     _Atomic unsigned fail_sync, fail_fsync, fail_fallocate; /* the call from now on that fails */
     _Atomic unsigned map_syncs;                             /* fdatasyncs of a map, counted */
-    _Atomic unsigned full_at;      /* the look for room from now on that finds none */
-    _Atomic bool fail_data_write;  /* any to a data file */
+    _Atomic unsigned full_at;     /* the look for room from now on that finds none */
+    _Atomic bool fail_data_write; /* any to a data file */
+    _Atomic bool hold_data_read;  /* the next from a data file waits until it's let go */
+    _Atomic bool data_read_held, data_read_let_go;
     _Atomic size_t data_written;   /* bytes of pwrites to data files, counted */
     _Atomic size_t map_written;    /* bytes of pwrites to maps, counted */
     _Atomic unsigned act_at;       /* the taking of a gate before which */

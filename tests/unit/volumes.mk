@@ -48,7 +48,7 @@ tests_unit_test_volumes_control_LDADD = $(unit_ldadd)
 
 volumes_faults = tests/unit/volumes-faults.c tests/unit/volumes-faults.h $(one_pool)
 volumes_faults_ldflags = \
-	-Wl,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate,--wrap=unlink,--wrap=pwrite,--wrap=linkat \
+	-Wl,--wrap=fdatasync,--wrap=fsync,--wrap=fallocate,--wrap=unlink,--wrap=pread,--wrap=pwrite,--wrap=linkat \
 	-Wl,--wrap=ftruncate,--wrap=pthread_rwlock_rdlock,--wrap=renameat,--wrap=renameat2 \
 	-Wl,--wrap=unlinkat,--wrap=flock,--wrap=send,--wrap=fstatvfs
 
