@@ -413,6 +413,7 @@ static void test_slow(void **state)
         int r = cg_space_snapshot(space, names, 2, &err);
         if (r < 0)
             fprintf(stderr, "%s\n", err.message);
+        cg_space_free(space);
         _exit(r < 0);
     }
     await_recv(pid);
