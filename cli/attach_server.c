@@ -18,6 +18,7 @@
 #include <linux/fs.h>
 
 #include "cli/attach_server.h"
+#include "cli/cli.h"
 #include "core/base/cleanup.h"
 
 #ifndef PR_SET_IO_FLUSHER
@@ -184,14 +185,6 @@ int cli_attach_server_kill(const char *socket, struct cg_error *err)
     return end_listener(socket, SIGKILL, err);
 }
 
-static time_t seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec;
-}
-
 static int shake_hands(const struct cli_attachment *a, struct cli_nbd_link *link,
                        struct cg_error *err)
 {
@@ -204,7 +197,7 @@ static int shake_hands(const struct cli_attachment *a, struct cli_nbd_link *link
 static int wait_for_server(const struct cli_attachment *a, int server, struct cli_nbd_link *link,
                            struct cg_error *err)
 {
-    time_t end = seconds() + START_SECONDS;
+    time_t end = cli_seconds() + START_SECONDS;
     unsigned refused = 0;
     int r;
 
@@ -216,7 +209,7 @@ static int wait_for_server(const struct cli_attachment *a, int server, struct cl
             return r;
         if (has_ended(server, 10))
             return server_died(a, err);
-    } while (seconds() < end);
+    } while (cli_seconds() < end);
     return r;
 }
 

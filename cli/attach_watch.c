@@ -12,6 +12,7 @@
 
 #include "cli/attach_server.h"
 #include "cli/attach_watch.h"
+#include "cli/cli.h"
 #include "cli/detach.h"
 
 enum {
@@ -69,20 +70,12 @@ static bool take_signals(struct cli_attach_watch *w)
     return end;
 }
 
-static time_t seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec;
-}
-
 /* The kernel sends a request that isn't answered in time again, and nothing keeps the server from
  * doing the first of the two late, over what was written since.  So a server of ours that is there,
  * when connections have been there for that time, ends first. */
 static int end_stuck_server(struct cli_attach_watch *w, struct cg_error *err)
 {
-    if (!w->a.root[0] || seconds() - w->since < (time_t)w->a.request_timeout)
+    if (!w->a.root[0] || cli_seconds() - w->since < (time_t)w->a.request_timeout)
         return 0;
     return cli_attach_server_kill(w->a.socket, err);
 }
@@ -100,7 +93,7 @@ static void mend(struct cli_attach_watch *w, bool *said)
         r = cli_attach_reconnect(&w->a, &err);
     if (r == 0) {
         say(w, "connected again");
-        w->since = seconds();
+        w->since = cli_seconds();
         w->broken = *said = false;
     } else if (!*said && is_attached(w)) {
         say(w, "%s; trying on", err.message);
@@ -125,7 +118,7 @@ int cli_attach_watch(struct cli_attach_watch *w, struct cg_error *err)
     bool said = false; /* why the server can't be reached */
     int retry = RETRY_MS;
 
-    w->since = seconds();
+    w->since = cli_seconds();
     while (is_attached(w)) {
         if (w->broken)
             mend(w, &said);

@@ -164,6 +164,14 @@ void cli_time_text(char ret[static CLI_TIME_TEXT], time_t time)
         strftime(ret, CLI_TIME_TEXT, "%Y-%m-%d %H:%M:%S", &tm);
 }
 
+time_t cli_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
 void cli_give_way(void)
 {
     setpriority(PRIO_PROCESS, 0, 19); /* threads that are started later inherit it */

@@ -94,6 +94,9 @@ int cli_print_json(struct cli *cli, json_t *document);
 #define CLI_TIME_TEXT 32
 void cli_time_text(char ret[static CLI_TIME_TEXT], time_t time);
 
+/* Of a clock that only goes forward, for waiting. */
+time_t cli_seconds(void);
+
 /* The exit of long work by Ctrl-C: progress then reports a cancel. */
 void cli_catch_interrupts(void);
 

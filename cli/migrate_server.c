@@ -244,19 +244,11 @@ static bool serves(const struct cg_migration *m)
     return strstr(text, "serving on ") != NULL;
 }
 
-static time_t seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec;
-}
-
 static int wait_until_it_answers(struct cli *cli, const struct cg_migration *m, int lock)
 {
     const struct timespec pause = { .tv_nsec = 20000000 };
     struct cg_error *err = &cli->err;
-    time_t end = seconds() + START_SECONDS;
+    time_t end = cli_seconds() + START_SECONDS;
     bool up = false;
     int r;
 
@@ -265,7 +257,7 @@ static int wait_until_it_answers(struct cli *cli, const struct cg_migration *m, 
             return cli_migrate_server_died(m->dir, err);
         if (!up && serves(m)) {
             up = true;
-            end = seconds() + REACH_SECONDS;
+            end = cli_seconds() + REACH_SECONDS;
         }
         r = up ? open_at(m, m->record.address, err)
                : cg_error_say(err, EAGAIN, "it isn't ready yet");
@@ -274,7 +266,7 @@ static int wait_until_it_answers(struct cli *cli, const struct cg_migration *m, 
         if (cli_interrupted())
             return cg_error_say(err, ECANCELED, "interrupted");
         nanosleep(&pause, NULL);
-    } while (seconds() < end);
+    } while (cli_seconds() < end);
     return cg_error_prefix(err, r,
                            up ? "the migration's server doesn't answer at %s"
                               : "the migration's server doesn't answer",

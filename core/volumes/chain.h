@@ -23,7 +23,7 @@ struct cg_chain *cg_chain_new(uint64_t size, struct cg_layer **layers, size_t co
                               struct cg_parent *parent);
 
 /* The same with one more layer on top, whose size is that of the new chain.  sealed, unless NULL,
- * is the top of before, opened anew. */
+ * is the top of chain, opened anew. */
 struct cg_chain *cg_chain_push(struct cg_chain *chain, struct cg_layer *sealed,
                                struct cg_layer *layer);
 

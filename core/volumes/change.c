@@ -294,9 +294,7 @@ static int check_ready_locked(struct cg_volume *v, struct cg_error *err)
     if (v->lock_fd < 0)
         return cg_error_set(err, EAGAIN, "%s", v->label);
     cg_flatten_finish_locked(v, NULL);
-    if (atomic_load(&v->failed) < 0)
-        return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
-    return 0;
+    return cg_volume_check(v, err);
 }
 
 int cg_change_prepare_snapshot_locked(struct cg_volume *v, const struct cg_change *change,

@@ -72,13 +72,6 @@ static int chain_of(struct cg_volume *v, const char *uuid, bool with, bool paren
     return r;
 }
 
-static int check_failed(struct cg_volume *v, struct cg_error *err)
-{
-    if (atomic_load(&v->failed) < 0)
-        return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
-    return 0;
-}
-
 /* Says in json that uuid is below everything. */
 static int edit_begin(struct cg_volume_json *json, const char *uuid, struct cg_error *err)
 {
@@ -158,7 +151,7 @@ static int begin_locked(struct cg_volume *v, struct cg_error *err)
 static int end(struct cg_volume *v, const char *uuid, struct cg_error *err)
 {
     CG_LOCK(&v->change);
-    int r = check_failed(v, err);
+    int r = cg_volume_check(v, err);
 
     if (r == 0 && strcmp(v->json.filling, uuid) == 0)
         r = commit_locked(v, edit_end, uuid, err);
@@ -170,7 +163,7 @@ static void give_up(struct cg_volume *v, const char *uuid)
 {
     CG_LOCK(&v->change);
 
-    if (check_failed(v, NULL) == 0 && strcmp(v->json.filling, uuid) == 0 &&
+    if (cg_volume_check(v, NULL) == 0 && strcmp(v->json.filling, uuid) == 0 &&
         commit_locked(v, edit_drop, uuid, NULL) == 0)
         cg_layer_remove(v->dirfd, uuid, v->run);
 }
@@ -186,7 +179,7 @@ int cg_flatten_finish_locked(struct cg_volume *v, struct cg_error *err)
 
     if (!*v->json.release)
         return 0;
-    int r = check_failed(v, err);
+    int r = cg_volume_check(v, err);
     if (r < 0)
         return r;
     if (!cg_parent_unused(v->dirfd))
@@ -265,7 +258,7 @@ static int enter(struct cg_volume *v, struct cg_parent **ret_parent,
         return 0;
     if (v->flattening)
         return cg_error_say(err, EBUSY, "it is being flattened already");
-    int r = check_failed(v, err);
+    int r = cg_volume_check(v, err);
     if (r == 0)
         r = begin_locked(v, err);
     if (r < 0)

@@ -219,18 +219,11 @@ static size_t in_common(const struct cg_layers *a, const struct cg_layers *b)
     return i;
 }
 
-static int check_failed(struct cg_volume *v, struct cg_error *err)
-{
-    if (atomic_load(&v->failed) < 0)
-        return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
-    return 0;
-}
-
 /* Finds layers to merge.  1: o->work is to be copied; 0: there is nothing that can be done now. */
 static int begin_locked(struct cg_volume *v, struct order *o, struct cg_error *err)
 {
     const struct cg_layers *head = &v->json.head;
-    int r = check_failed(v, err);
+    int r = cg_volume_check(v, err);
 
     if (r < 0 || o->stopped)
         return r;
@@ -322,7 +315,7 @@ static int end_locked(struct cg_volume *v, struct order *o, struct cg_error *err
     strcpy(lower, cg_layer_uuid(o->work.lower));
     strcpy(upper, cg_layer_uuid(o->work.upper));
     close_pair(&o->work);
-    int r = check_failed(v, err);
+    int r = cg_volume_check(v, err);
     if (r < 0 || !cg_volume_json_adjacent(&v->json, lower, upper) ||
         !cg_volume_json_mixed(&v->json, lower))
         return r;

@@ -452,6 +452,13 @@ int cg_volume_open_brief(struct cg_volumes *space, const struct cg_name *name,
     return 0;
 }
 
+int cg_volume_check(const struct cg_volume *v, struct cg_error *err)
+{
+    if (atomic_load(&v->failed) < 0)
+        return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
+    return 0;
+}
+
 struct cg_chain *cg_volume_head(struct cg_volume *v)
 {
     CG_LOCK_SHARED(&v->gate);

@@ -97,6 +97,9 @@ int cg_volume_begin(struct cg_volume *volume, struct cg_error *err);
 /* Writes into the lock file who holds the lock.  brief: not for long, others wait for it. */
 int cg_volume_describe(struct cg_volume *volume, bool brief, struct cg_error *err);
 
+/* -EIO if the volume is between two states: a change of it failed. */
+int cg_volume_check(const struct cg_volume *volume, struct cg_error *err);
+
 /* The head's chain, with a reference. */
 struct cg_chain *cg_volume_head(struct cg_volume *volume);
 

@@ -31,8 +31,8 @@ static int check_gated(struct cg_volume *v, uint64_t len, uint64_t off, struct c
 {
     uint64_t size = cg_chain_size(v->head);
 
-    if (atomic_load_explicit(&v->failed, memory_order_relaxed) < 0)
-        return cg_error_say(err, EIO, "%s takes no writes until it's opened again", v->label);
+    if (cg_volume_check(v, err) < 0)
+        return -EIO;
     if (off > size || len > size - off)
         return cg_error_say(err, ENOSPC, "%s has become smaller", v->label);
     return 0;
