@@ -53,8 +53,23 @@ def image(bench, size):
     return path
 
 
+def data_extents(f):
+    """The offset and end of each stretch of data."""
+    offset = 0
+    while True:
+        try:
+            offset = os.lseek(f.fileno(), offset, os.SEEK_DATA)
+        except OSError:  # none from here on
+            return
+        end = os.lseek(f.fileno(), offset, os.SEEK_HOLE)
+        yield offset, end
+        offset = end
+
+
 def warm(path):
-    """Into the page cache with it."""
+    """Its data into the page cache.  Not its holes: what is read of them there are large folios of
+    zeros, in which ext4 then takes 75 us for each 4 KiB that are written."""
     with open(path, "rb", buffering=0) as f:
-        while f.read(1 << 20):
-            pass
+        for offset, end in data_extents(f):
+            while offset < end:
+                offset += len(os.pread(f.fileno(), min(1 << 20, end - offset), offset))
