@@ -100,7 +100,8 @@ time_t cli_seconds(void);
 /* The exit of long work by Ctrl-C: progress then reports a cancel. */
 void cli_catch_interrupts(void);
 
-/* While it's held that doesn't end the process either if it's asked for twice. */
+/* While it's held that doesn't end the process either if it's asked for twice, nor does SIGQUIT,
+ * which else ends it at once. */
 void cli_hold_interrupts(bool hold);
 
 /* True if that has happened. */

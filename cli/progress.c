@@ -33,17 +33,22 @@ static void on_interrupt(int sig)
     }
 }
 
+/* What nohup, or a shell for what runs in the background, ignores stays so. */
+static void handle(int sig, void (*handler)(int sig))
+{
+    const struct sigaction sa = { .sa_handler = handler };
+    struct sigaction old;
+
+    if (sigaction(sig, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+        sigaction(sig, &sa, NULL);
+}
+
 void cli_catch_interrupts(void)
 {
     static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
-    const struct sigaction sa = { .sa_handler = on_interrupt };
-    struct sigaction old;
 
-    /* What nohup, or a shell for what runs in the background, ignores stays so. */
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
-        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
-            sigaction(signals[i], &sa, NULL);
-    }
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        handle(signals[i], on_interrupt);
 }
 
 void cli_hold_interrupts(bool hold)
@@ -51,6 +56,7 @@ void cli_hold_interrupts(bool hold)
     atomic_store(&held, hold);
     if (hold)
         cli_catch_interrupts();
+    handle(SIGQUIT, hold ? on_interrupt : SIG_DFL);
 }
 
 bool cli_interrupted(void)

@@ -45,22 +45,25 @@ import os, signal, subprocess, sys, time
 def wait(path):
     while not os.path.exists(path):
         time.sleep(0.01)
-freeze, thaw = sys.argv[1:3]
+sig, freeze, thaw = getattr(signal, sys.argv[1]), *sys.argv[2:4]
 p = subprocess.Popen(["cowgate", "snapshot", "--freeze", freeze, "--thaw", thaw, "volumes/acme/b@u"],
                      start_new_session=True,
-                     preexec_fn=lambda: [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM)])
+                     preexec_fn=lambda: [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)])
 wait("freezing")
-p.send_signal(signal.SIGTERM)
+p.send_signal(sig)
 wait("thawing")
-for sig in signal.SIGINT, signal.SIGTERM, signal.SIGINT:
+for sig in signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT:
     os.killpg(p.pid, sig)
     time.sleep(0.05)
 open("go", "w")
 sys.exit(p.wait(60))
 PY
-must_fail 1 'no snapshot was taken' nbd_python interrupt.py "$freeze"'; touch freezing; exec sleep 1000' \
-    'touch thawing; until [ -e go ]; do sleep 0.01; done; '"$thaw"
-says "freeze::volumes/acme/b@u:3" "thaw:no:volumes/acme/b@u:3"
+for sig in SIGTERM SIGQUIT; do
+    rm -f freezing thawing go
+    must_fail 1 'no snapshot was taken' nbd_python interrupt.py $sig "$freeze"'; touch freezing; exec sleep 1000' \
+        'touch thawing; until [ -e go ]; do sleep 0.01; done; '"$thaw"
+    says "freeze::volumes/acme/b@u:3" "thaw:no:volumes/acme/b@u:3"
+done
 
 # A backup takes its snapshot between them.
 cowgate --quiet backup --freeze "$freeze" --thaw "$thaw" volumes/acme/a >point
