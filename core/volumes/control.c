@@ -333,16 +333,19 @@ static int send_reached(struct cg_control_call *call, const char *step)
 
 int cg_control_reach(struct cg_control_call *call, const char *step, unsigned silence)
 {
-    CG_CLEANUP(cg_json_cleanup) json_t *line = NULL;
     int r = set_silence(call->fd, silence);
 
     if (r == 0)
         r = send_reached(call, step);
-    if (r == 0)
+    while (r == 0) {
+        CG_CLEANUP(cg_json_cleanup) json_t *line = NULL;
         r = receive_line(call->fd, &line);
-    if (r == -ETIMEDOUT || r == -EAGAIN)
-        return -ETIMEDOUT;
-    return r == 0 && json_is_true(json_object_get(line, "go")) ? 0 : -ECONNRESET;
+        if (r == 0 && json_is_true(json_object_get(line, "go")))
+            return 0;
+        if (r == 0 && !json_is_true(json_object_get(line, "wait")))
+            return -ECONNRESET;
+    }
+    return r == -ETIMEDOUT || r == -EAGAIN ? -ETIMEDOUT : -ECONNRESET;
 }
 
 /* silence: the milliseconds after which to give up waiting for the other end (-EAGAIN); 0: at once.
@@ -404,6 +407,14 @@ int cg_control_go(int fd)
     return send(fd, line, sizeof line - 1, MSG_NOSIGNAL) == sizeof line - 1 ? 0 : -ECONNRESET;
 }
 
+void cg_control_keep(int fd)
+{
+    static const char line[] = "{\"wait\":true}\n";
+
+    /* Who is gone is seen by what comes next. */
+    (void)!send(fd, line, sizeof line - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 /* The next line that says more than that it is worked on.  1: the last. */
 static int next_line(const char *path, int fd, unsigned silence, uint64_t *ret_done,
                      uint64_t *ret_total, json_t **ret_line, struct cg_error *err)
@@ -435,7 +446,7 @@ int cg_control_end(const char *path, int fd, unsigned silence,
 }
 
 int cg_control_await(const char *path, int fd, unsigned silence, const char *step,
-                     struct cg_error *err)
+                     void (*waiting)(void *opaque), void *opaque, struct cg_error *err)
 {
     for (;;) {
         CG_CLEANUP(cg_json_cleanup) json_t *line = NULL;
@@ -447,6 +458,8 @@ int cg_control_await(const char *path, int fd, unsigned silence, const char *ste
             return 0;
         if (r > 0)
             return cg_error_say(err, EPROTO, "the process at %s left out a step", path);
+        if (waiting)
+            waiting(opaque);
     }
 }
 

@@ -37,7 +37,7 @@ int cg_control_progress(struct cg_control_call *call, uint64_t done, uint64_t to
 
 /* Within fn, for a request that is done in steps: tells the other end that one is reached, and
  * waits until it says to go on.  -ECONNRESET: it's gone, or says something else; -ETIMEDOUT: it
- * said nothing for so many milliseconds. */
+ * said nothing for so many milliseconds, not even cg_control_keep. */
 int cg_control_reach(struct cg_control_call *call, const char *step, unsigned silence);
 
 #define CG_CONTROL_SILENCE 30000 /* milliseconds that are too long for a process that works */
@@ -50,12 +50,15 @@ int cg_control_ask(const char *socket, const json_t *request, unsigned silence,
                    json_t **ret_answer, struct cg_error *err);
 
 /* cg_control_ask in parts, for a request that is done in steps: begin gives the connection, which
- * the caller closes; await waits for a step; go says to go on; end waits for the answer. */
+ * the caller closes; await waits for a step, and calls waiting (or NULL) whenever it's told that
+ * this is worked on; go says to go on; keep, that there is still somebody who will, and waits for
+ * nobody; end waits for the answer. */
 int cg_control_begin(const char *socket, const json_t *request, unsigned silence, int *ret_fd,
                      struct cg_error *err);
 int cg_control_await(const char *socket, int fd, unsigned silence, const char *step,
-                     struct cg_error *err);
+                     void (*waiting)(void *opaque), void *opaque, struct cg_error *err);
 int cg_control_go(int fd);
+void cg_control_keep(int fd);
 int cg_control_end(const char *socket, int fd, unsigned silence,
                    int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                    json_t **ret_answer, struct cg_error *err);

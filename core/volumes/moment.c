@@ -19,9 +19,11 @@
 #include "core/volumes/moment_record.h"
 #include "core/volumes/seal.h"
 
-/* Milliseconds without a word from who asked.  What was prepared is in no guest's way, and others
- * may take their time for that; what is held up is. */
-#define PREPARED_MAX 120000
+/* Milliseconds without a word from who asked.  What is prepared is in the way of other changes of
+ * the volume, which wait for the same lock: others may take their time to prepare theirs, but for
+ * as long as they do who asked says so, about once a second.  What is held up is in the way of
+ * guests: there is no asking for more time. */
+#define PREPARED_MAX 10000
 #define HELD_MAX 5000
 
 #define MOMENTS 8 /* attempts */
@@ -35,6 +37,12 @@ struct member {
     bool prepared;
     int fd; /* held up by who listens at the socket; -1: not */
     char socket[108];
+};
+
+struct moment {
+    struct cg_volumes *space;
+    struct member *members;
+    size_t count;
 };
 
 static int lapsed(struct cg_volume *v, const char *what, struct cg_error *err)
@@ -112,7 +120,17 @@ static int prepare_here(struct member *m, struct cg_error *err)
     return r;
 }
 
-static int prepare_there(struct member *m, int dirfd, struct cg_error *err)
+/* Tells those who are asked that this process is still there. */
+static void keep(void *opaque)
+{
+    const struct moment *mo = opaque;
+
+    for (size_t i = 0; i < mo->count; i++)
+        if (mo->members[i].fd >= 0)
+            cg_control_keep(mo->members[i].fd);
+}
+
+static int prepare_there(struct moment *mo, struct member *m, int dirfd, struct cg_error *err)
 {
     struct cg_writer writer;
 
@@ -123,27 +141,30 @@ static int prepare_there(struct member *m, int dirfd, struct cg_error *err)
         return cg_error_set(err, ENOMEM, "ask the writer");
     snprintf(m->socket, sizeof m->socket, "%s", writer.socket);
     int r = cg_control_begin(m->socket, request, CG_CONTROL_SILENCE, &m->fd, err);
-    return r < 0 ? r : cg_control_await(m->socket, m->fd, CG_CONTROL_SILENCE, "prepared", err);
+    return r < 0
+               ? r
+               : cg_control_await(m->socket, m->fd, CG_CONTROL_SILENCE, "prepared", keep, mo, err);
 }
 
-static int prepare_once(struct cg_volumes *space, struct member *m, struct cg_error *err)
+static int prepare_once(struct moment *mo, struct member *m, struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int dirfd = -1;
-    int r = cg_volume_open_dir(space, m->name, &dirfd, err);
+    int r = cg_volume_open_dir(mo->space, m->name, &dirfd, err);
 
     if (r < 0)
         return r;
-    m->v = cg_volume_find(space, dirfd, true);
-    r = m->v ? 0 : cg_volume_open_brief(space, m->name, &m->v, err);
+    m->v = cg_volume_find(mo->space, dirfd, true);
+    r = m->v ? 0 : cg_volume_open_brief(mo->space, m->name, &m->v, err);
     if (r == 0)
         return prepare_here(m, err);
-    return r == -EBUSY ? prepare_there(m, dirfd, err) : r;
+    return r == -EBUSY ? prepare_there(mo, m, dirfd, err) : r;
 }
 
-static int prepare(struct cg_volumes *space, struct member *m, struct cg_error *err)
+static int prepare(struct moment *mo, struct member *m, struct cg_error *err)
 {
     for (unsigned i = 0;; i++) {
-        int r = prepare_once(space, m, err);
+        keep(mo);
+        int r = prepare_once(mo, m, err);
         if (r == 0)
             return 0;
         leave(m);
@@ -155,17 +176,19 @@ static int prepare(struct cg_volumes *space, struct member *m, struct cg_error *
 }
 
 /* Those here last: they wait for nobody any more. */
-static int hold_all(struct member *members, size_t count, struct cg_error *err)
+static int hold_all(struct moment *mo, struct cg_error *err)
 {
+    struct member *members = mo->members;
     int r = 0;
 
-    for (size_t i = 0; r == 0 && i < count; i++)
+    for (size_t i = 0; r == 0 && i < mo->count; i++)
         if (members[i].fd >= 0 && cg_control_go(members[i].fd) < 0)
             r = cg_error_say(err, ECONNRESET, "%s: its writer ended", members[i].text);
-    for (size_t i = 0; r == 0 && i < count; i++)
+    for (size_t i = 0; r == 0 && i < mo->count; i++)
         if (members[i].fd >= 0)
-            r = cg_control_await(members[i].socket, members[i].fd, CG_CONTROL_SILENCE, "held", err);
-    for (size_t i = 0; r == 0 && i < count; i++)
+            r = cg_control_await(members[i].socket, members[i].fd, CG_CONTROL_SILENCE, "held", NULL,
+                                 NULL, err);
+    for (size_t i = 0; r == 0 && i < mo->count; i++)
         if (members[i].prepared)
             r = cg_seal_hold(&members[i].seal, err);
     return r;
@@ -180,17 +203,18 @@ static int take_here(struct member *m, struct cg_error *err)
 }
 
 /* The moment is before the first `go`. */
-static int take_all(struct member *members, size_t count, struct cg_error *err)
+static int take_all(struct moment *mo, struct cg_error *err)
 {
+    struct member *members = mo->members;
     int r = 0;
 
-    for (size_t i = 0; r == 0 && i < count; i++)
+    for (size_t i = 0; r == 0 && i < mo->count; i++)
         if (members[i].fd >= 0 && cg_control_go(members[i].fd) < 0)
             r = cg_error_say(err, ECONNRESET, "%s: its writer ended", members[i].text);
-    for (size_t i = 0; r == 0 && i < count; i++)
+    for (size_t i = 0; r == 0 && i < mo->count; i++)
         if (members[i].prepared)
             r = take_here(&members[i], err);
-    for (size_t i = 0; r == 0 && i < count; i++)
+    for (size_t i = 0; r == 0 && i < mo->count; i++)
         if (members[i].fd >= 0)
             r = cg_control_end(members[i].socket, members[i].fd, CG_CONTROL_SILENCE, NULL, NULL,
                                NULL, err);
@@ -211,17 +235,16 @@ static bool is_written(struct cg_volumes *space, const struct member *m)
 
 /* Those that nobody writes come last: who begins to, then waits until the locks that this process
  * has on them are free, and not for what takes its time elsewhere. */
-static int prepare_all(struct cg_volumes *space, struct member *members, size_t count,
-                       struct cg_error *err)
+static int prepare_all(struct moment *mo, struct cg_error *err)
 {
     int r = 0;
 
-    for (size_t i = 0; r == 0 && i < count; i++)
-        if (is_written(space, &members[i]))
-            r = prepare(space, &members[i], err);
-    for (size_t i = 0; r == 0 && i < count; i++)
-        if (!members[i].v && members[i].fd < 0)
-            r = prepare(space, &members[i], err);
+    for (size_t i = 0; r == 0 && i < mo->count; i++)
+        if (is_written(mo->space, &mo->members[i]))
+            r = prepare(mo, &mo->members[i], err);
+    for (size_t i = 0; r == 0 && i < mo->count; i++)
+        if (!mo->members[i].v && mo->members[i].fd < 0)
+            r = prepare(mo, &mo->members[i], err);
     return r;
 }
 
@@ -266,38 +289,36 @@ static json_t *record_of(const struct member *members, size_t count)
 }
 
 /* Takes them, on record.  When that is gone they are there. */
-static int take_on_record(struct cg_volumes *space, struct member *members, size_t count,
-                          struct cg_moment_record *record, struct cg_error *err)
+static int take_on_record(struct moment *mo, struct cg_moment_record *record, struct cg_error *err)
 {
-    int r = prepare_all(space, members, count, err);
+    int r = prepare_all(mo, err);
 
     if (r == 0)
-        r = hold_all(members, count, err);
+        r = hold_all(mo, err);
     if (r == 0)
-        r = take_all(members, count, err);
-    for (size_t i = 0; i < count; i++)
-        let_go(&members[i]);
-    for (size_t i = 0; i < count; i++)
-        leave(&members[i]);
-    return r < 0 ? r : cg_moment_record_remove(space, record, err);
+        r = take_all(mo, err);
+    for (size_t i = 0; i < mo->count; i++)
+        let_go(&mo->members[i]);
+    for (size_t i = 0; i < mo->count; i++)
+        leave(&mo->members[i]);
+    return r < 0 ? r : cg_moment_record_remove(mo->space, record, err);
 }
 
-static int attempt(struct cg_volumes *space, struct member *members, size_t count,
-                   struct cg_error *err)
+static int attempt(struct moment *mo, struct cg_error *err)
 {
     struct cg_moment_record record = { .fd = -1 };
 
-    for (size_t i = 0; i < count; i++)
-        cg_uuid(members[i].change.id);
-    CG_CLEANUP(cg_json_cleanup) json_t *snapshots = record_of(members, count);
+    for (size_t i = 0; i < mo->count; i++)
+        cg_uuid(mo->members[i].change.id);
+    CG_CLEANUP(cg_json_cleanup) json_t *snapshots = record_of(mo->members, mo->count);
     if (!snapshots)
         return cg_error_set(err, ENOMEM, "snapshot");
-    int r = cg_moment_record_create(space, snapshots, &record, err);
+    int r = cg_moment_record_create(mo->space, snapshots, &record, err);
     if (r < 0)
         return r;
-    r = take_on_record(space, members, count, &record, err);
-    if (r < 0 && take_back(space, snapshots) == 0)
-        cg_moment_record_remove(space, &record, NULL);
+    r = take_on_record(mo, &record, err);
+    if (r < 0 && take_back(mo->space, snapshots) == 0)
+        cg_moment_record_remove(mo->space, &record, NULL);
     cg_moment_record_close(&record);
     return r;
 }
@@ -340,8 +361,9 @@ int cg_moment_snapshot(struct cg_volumes *space, const struct cg_name *names, si
 
     if (r < 0)
         return r;
+    struct moment mo = { .space = space, .members = members, .count = count };
     for (unsigned i = 0;; i++) {
-        r = attempt(space, members, count, err);
+        r = attempt(&mo, err);
         if (r != -ECONNRESET && r != -EAGAIN)
             return r;
         if (i + 1 == MOMENTS || !cg_writer_wait(i))

@@ -317,7 +317,8 @@ static void test_failing(void **state)
     }
 }
 
-static int await_steps(unsigned steps, char ret_socket[static 108], struct cg_change *change)
+static int await_steps(const char *volume, unsigned steps, char ret_socket[static 108],
+                       struct cg_change *change)
 {
     static const char *const step[] = { "prepared", "held" };
     struct cg_writer w;
@@ -325,7 +326,7 @@ static int await_steps(unsigned steps, char ret_socket[static 108], struct cg_ch
     char path[128];
     int fd = -1;
 
-    snprintf(path, sizeof path, "%s/p/a", pool.dir);
+    snprintf(path, sizeof path, "%s/p/%s", pool.dir, volume);
     CG_CLEANUP(cg_close) int dirfd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_int_equal(cg_writer_read(dirfd, &w, &err), 0);
     strcpy(ret_socket, w.socket);
@@ -335,7 +336,7 @@ static int await_steps(unsigned steps, char ret_socket[static 108], struct cg_ch
     for (unsigned i = 0; i < steps; i++) {
         if (i > 0)
             assert_int_equal(cg_control_go(fd), 0);
-        assert_int_equal(cg_control_await(w.socket, fd, 60000, step[i], &err), 0);
+        assert_int_equal(cg_control_await(w.socket, fd, 60000, step[i], NULL, NULL, &err), 0);
     }
     return fd;
 }
@@ -350,16 +351,16 @@ static void test_silent(void **state)
 
     (void)state;
     for (unsigned steps = 0; steps <= 2; steps++) {
-        fd = await_steps(steps, socket, &change);
+        fd = await_steps("a", steps, socket, &change);
         close(fd);
         order(&writers[0], 'B');
         pool_snapshot(pool.space, all[0]); /* nothing is in the way */
         pool_remove(pool.space, all[0]);
     }
-    fd = await_steps(1, socket, &change); /* a write waits for nothing yet */
+    fd = await_steps("a", 1, socket, &change); /* a write waits for nothing yet */
     order(&writers[0], 'C');
     close(fd);
-    fd = await_steps(2, socket, &change);
+    fd = await_steps("a", 2, socket, &change);
     order(&writers[0], 'D'); /* waits, but not for ever */
     cg_control_go(fd);       /* too late */
     assert_int_equal(cg_control_end(socket, fd, 60000, NULL, NULL, NULL, &err), -EAGAIN);
@@ -368,13 +369,61 @@ static void test_silent(void **state)
     /* In time, if this process gets that. */
     int r;
     do {
-        fd = await_steps(2, socket, &change);
+        fd = await_steps("a", 2, socket, &change);
         cg_control_go(fd);
         r = cg_control_end(socket, fd, 60000, NULL, NULL, NULL, &err);
         close(fd);
     } while (r == -EAGAIN || r == -ECONNRESET);
     assert_int_equal(r, 0);
     expect_in(all[0], 'D');
+}
+
+/* In another process, as another change waits until a step is given up. */
+static pid_t start_snapshot_a(void)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        struct cg_space *space = pool_second(&pool);
+        pool_snapshot(space, all[0]);
+        cg_space_free(space);
+        _exit(0);
+    }
+    return pid;
+}
+
+/* Who asks hangs when one is prepared: it's given up, and other changes go on; unless he says that
+ * he is there. */
+static void test_kept(void **state)
+{
+    const struct timespec second = { .tv_sec = 1 };
+    struct cg_change silent = { .op = CG_CHANGE_MOMENT, .snapshot = "s" }, kept = silent;
+    char silent_socket[108], kept_socket[108];
+    struct cg_error err;
+    int r, status;
+
+    (void)state;
+    do {
+        int kept_fd = await_steps("b", 1, kept_socket, &kept);
+        int silent_fd = await_steps("a", 1, silent_socket, &silent);
+        pid_t pid = start_snapshot_a();
+        while (waitpid(pid, &status, WNOHANG) == 0) {
+            cg_control_keep(kept_fd);
+            nanosleep(&second, NULL);
+        }
+        assert_int_equal(status, 0);
+        cg_control_go(silent_fd); /* too late */
+        assert_int_equal(
+            cg_control_await(silent_socket, silent_fd, 60000, "held", NULL, NULL, &err), -EAGAIN);
+        assert_int_equal(cg_control_go(kept_fd), 0);
+        r = cg_control_await(kept_socket, kept_fd, 60000, "held", NULL, NULL, &err);
+        close(kept_fd);
+        close(silent_fd);
+        pool_remove(pool.space, all[0]);
+    } while (r == -EAGAIN); /* this process was held up itself */
+    assert_int_equal(r, 0);
+    order(&writers[0], 'E');
+    order(&writers[1], 'E');
 }
 
 static const char *const apart[] = { "volumes/p/0@s", "volumes/p/a@s" };
@@ -468,8 +517,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_all),     TEST(test_own),    TEST(test_asker_killed), TEST(test_writer_killed),
-        TEST(test_failing), TEST(test_silent), TEST(test_slow),         TEST(test_many),
+        TEST(test_all),           TEST(test_own),     TEST(test_asker_killed),
+        TEST(test_writer_killed), TEST(test_failing), TEST(test_silent),
+        TEST(test_kept),          TEST(test_slow),    TEST(test_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
