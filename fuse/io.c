@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fuse.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,22 @@ static int check_truncation(struct cg_image *image, struct cg_error *err)
     return r;
 }
 
+#ifndef FOPEN_PARALLEL_DIRECT_WRITES
+#define FOPEN_PARALLEL_DIRECT_WRITES (1 << 6)
+#endif
+
+/* By the kernel's own structure: libfuse knows FOPEN_PARALLEL_DIRECT_WRITES only from 3.15 on. */
+static int reply_open(fuse_req_t req, const struct fuse_file_info *fi, bool direct)
+{
+    struct fuse_open_out out = {
+        .fh = fi->fh,
+        .open_flags = (fi->keep_cache ? FOPEN_KEEP_CACHE : 0) | (fi->noflush ? FOPEN_NOFLUSH : 0) |
+                      (direct ? FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES : 0),
+    };
+
+    return fuse_reply_buf(req, (const char *)&out, sizeof out);
+}
+
 void cg_io_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct cg_fs *fs = cg_ops_fs(req);
@@ -90,7 +107,8 @@ void cg_io_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     cg_order_after_releases(fs->order);
     if (write)
         cg_gateway_look_at_pool(fs->gateway);
-    int r = cg_opens_open(fs->opens, fs->gateway, &node->name, write, &open, &err);
+    bool direct = write && fi->flags & O_DIRECT; /* then writes don't take turns in the kernel */
+    int r = cg_opens_open(fs->opens, fs->gateway, &node->name, write, direct, &open, &err);
     if (r < 0) {
         cg_ops_fail(req, r, &err, "open", path);
         return;
@@ -106,7 +124,7 @@ void cg_io_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fi->fh = (uint64_t)(uintptr_t)open;
     fi->keep_cache = cg_image_immutable(open->image);
     fi->noflush = fi->keep_cache; /* nothing to make stable, and no order to keep */
-    if (fuse_reply_open(req, fi) == -ENOENT)
+    if (reply_open(req, fi, open->direct) == -ENOENT)
         cg_opens_close(fs->opens, open, &ignored); /* open(2) was interrupted */
 }
 
@@ -212,7 +230,9 @@ void cg_io_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
         return;
     }
     size_t len = (size_t)cg_min(size, end - start);
-    int r = cg_image_pwrite(open->image, buf, len, start, 0, &err);
+    /* After a write through the cache the kernel asks for an fsync; around it, it says here. */
+    unsigned flags = open->direct && fi->flags & O_DSYNC ? CG_FUA : 0;
+    int r = cg_image_pwrite(open->image, buf, len, start, flags, &err);
     cg_opens_written(open);
     if (r < 0)
         cg_ops_fail(req, r, &err, "write", open->path);

@@ -57,6 +57,8 @@ static int add(struct cg_opens *opens, struct handle *handle, struct cg_error *e
                                 "%s is open%s: a volume and its partitions can't be open at the "
                                 "same time while one of them is written",
                                 h->path, h->open.write ? " for writing" : "");
+        if (strcmp(h->path, handle->path) == 0)
+            handle->open.direct = h->open.direct;
     }
     handle->next = opens->all;
     if (handle->next)
@@ -94,7 +96,7 @@ static int open_image(struct cg_gateway *gateway, const struct cg_name *name, bo
 }
 
 int cg_opens_open(struct cg_opens *opens, struct cg_gateway *gateway, const struct cg_name *name,
-                  bool write, struct cg_open **ret_open, struct cg_error *err)
+                  bool write, bool direct, struct cg_open **ret_open, struct cg_error *err)
 {
     struct handle *handle = calloc(1, sizeof *handle);
     struct cg_image *image = NULL;
@@ -105,6 +107,7 @@ int cg_opens_open(struct cg_opens *opens, struct cg_gateway *gateway, const stru
     cg_name_text(name, true, handle->base);
     handle->open.path = handle->path;
     handle->open.write = write;
+    handle->open.direct = direct;
     handle->partition = name->partition;
     int r = add(opens, handle, err);
     if (r < 0)

@@ -19,6 +19,7 @@ struct cg_open {
     const char *path;       /* its name as text */
     struct cg_image *image; /* owned */
     bool write;
+    bool direct;            /* reads and writes go around the page cache */
     atomic_bool dirty;      /* written since the last flush by way of this handle */
     _Atomic time_t written; /* when it was last written; 0 for never */
 };
@@ -29,11 +30,13 @@ struct cg_opens *cg_opens_new(void);
 /* Nothing is open any more.  NULL is fine. */
 void cg_opens_free(struct cg_opens *opens);
 
-/* Opens an image.  For writing its lock is taken now, so that the one who comes second learns it
- * from open(2) and not from a lost write.  -EBUSY: see above, or another process writes it;
- * -EROFS: it can only be read.  The caller closes it.  Any thread. */
+/* Opens an image.  It goes around the page cache if that's asked for, and if not as long as another
+ * handle does: so no page of it is cached that such a write wouldn't reach.  (And through the cache
+ * as long as another does.)  For writing its lock is taken now, so that the one who comes second
+ * learns it from open(2) and not from a lost write.  -EBUSY: see above, or another process writes
+ * it; -EROFS: it can only be read.  The caller closes it.  Any thread. */
 int cg_opens_open(struct cg_opens *opens, struct cg_gateway *gateway, const struct cg_name *name,
-                  bool write, struct cg_open **ret_open, struct cg_error *err);
+                  bool write, bool direct, struct cg_open **ret_open, struct cg_error *err);
 
 /* Says that a write by way of this handle has ended, well or not.  Any thread. */
 void cg_opens_written(struct cg_open *open);

@@ -1,4 +1,5 @@
 fuse_tests = \
+	tests/integration/fuse-direct.sh \
 	tests/integration/fuse-filesystems.sh \
 	tests/integration/fuse-holes.sh \
 	tests/integration/fuse-interrupted.sh \
