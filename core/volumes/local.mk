@@ -15,6 +15,7 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/list.c core/volumes/list.h \
 	core/volumes/make.c core/volumes/make.h \
 	core/volumes/map.c core/volumes/map.h \
+	core/volumes/map_inside.h core/volumes/map_work.c \
 	core/volumes/map_file.c core/volumes/map_file.h \
 	core/volumes/marks.c core/volumes/marks.h \
 	core/volumes/merge.c core/volumes/merge.h \

@@ -1,57 +1,19 @@
-/* Thread model.  The status of a window only moves forward: UNKNOWN to EMPTY or OWN, then to
- * SHARED; moves happen under the lock `load`, looks are atomic and free.  A window's words in `own`
- * never change once it's OWN, those in the working map only under the blocks' locks of the layer,
- * by atomic stores.  When a window has become SHARED its memory in `own` is given back, and reads
- * as zeros from then on: who read words there looks at the status once more, and reads again if it
- * has moved.  Marks in `dirty` are set after the states.
- */
 #include "config.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
-#include "core/volumes/map.h"
-#include "core/volumes/work_map.h"
+#include "core/volumes/map_inside.h"
 
-#define WORDS (CG_MAP_WINDOW / 8)
 #define WORD_BLOCKS 32u
-#define SECTOR_WORDS (CG_MAP_SECTOR / 8)
-#define MARK_BLOCKS 256u                  /* the blocks of a bit of cg_work_marks */
 #define ONES UINT64_C(0x5555555555555555) /* one in each pair of bits */
-
-enum status {
-    UNKNOWN, /* not looked at yet */
-    EMPTY,   /* all absent, takes no memory */
-    OWN,     /* as in the map file, in own memory */
-    SHARED,  /* in the working map */
-};
-
-struct cg_map {
-    char uuid[CG_UUID_LEN + 1];
-    int fd;
-    uint64_t size, blocks, windows;
-    pthread_mutex_t load; /* guards changes of status, own, and work's reservations */
-    _Atomic uint8_t *status;
-    _Atomic uint64_t *own; /* mapped, zeros, touched only for OWN windows */
-    struct cg_work_map *work;
-    _Atomic uint64_t *dirty; /* a bit a sector of states; NULL unless writable */
-};
-
-static uint64_t dirty_words(const struct cg_map *map)
-{
-    return (map->windows * CG_MAP_WINDOW_SECTORS + 63) / 64;
-}
 
 int cg_map_open(int dirfd, const char *uuid, struct cg_map **ret_map, struct cg_error *err)
 {
@@ -110,11 +72,6 @@ uint64_t cg_map_size(struct cg_map *map)
     return map->size;
 }
 
-static _Atomic uint64_t *own_words(struct cg_map *map, uint64_t window)
-{
-    return map->own + window * WORDS;
-}
-
 static uint64_t file_offset(uint64_t window)
 {
     return CG_MAP_HEADER + window * CG_MAP_WINDOW;
@@ -135,10 +92,10 @@ static int read_words(struct cg_map *map, uint64_t window, size_t first, size_t 
     return 0;
 }
 
-static int read_window(struct cg_map *map, uint64_t window, uint64_t ret[static WORDS],
+int cg_map_read_window(struct cg_map *map, uint64_t window, uint64_t ret[static CG_MAP_WORDS],
                        struct cg_error *err)
 {
-    return read_words(map, window, 0, WORDS, ret, err);
+    return read_words(map, window, 0, CG_MAP_WORDS, ret, err);
 }
 
 /* True if the map file has nothing in the window; then that is known from here on, also of the
@@ -152,29 +109,29 @@ static int find_empty_locked(struct cg_map *map, uint64_t window, bool *ret_empt
         return cg_error_set(err, errno, "read %s.map", map->uuid);
     uint64_t next = data < 0 ? map->windows : ((uint64_t)data - CG_MAP_HEADER) / CG_MAP_WINDOW;
     for (uint64_t w = window; w < next; w++)
-        if (atomic_load(&map->status[w]) == UNKNOWN)
-            atomic_store(&map->status[w], EMPTY);
+        if (atomic_load(&map->status[w]) == CG_MAP_UNKNOWN)
+            atomic_store(&map->status[w], CG_MAP_EMPTY);
     *ret_empty = next > window;
     return 0;
 }
 
-static int load_locked(struct cg_map *map, uint64_t window, struct cg_error *err)
+int cg_map_load_locked(struct cg_map *map, uint64_t window, struct cg_error *err)
 {
-    uint64_t words[WORDS];
+    uint64_t words[CG_MAP_WORDS];
     bool empty;
     int r = find_empty_locked(map, window, &empty, err);
 
     if (r == 0 && !empty)
-        r = read_window(map, window, words, err);
+        r = cg_map_read_window(map, window, words, err);
     if (r < 0 || empty)
         return r;
     if (cg_is_zero(words, sizeof words)) {
-        atomic_store(&map->status[window], EMPTY);
+        atomic_store(&map->status[window], CG_MAP_EMPTY);
         return 0;
     }
-    for (size_t i = 0; i < WORDS; i++)
-        atomic_store_explicit(&own_words(map, window)[i], words[i], memory_order_relaxed);
-    atomic_store(&map->status[window], OWN);
+    for (size_t i = 0; i < CG_MAP_WORDS; i++)
+        atomic_store_explicit(&cg_map_own_words(map, window)[i], words[i], memory_order_relaxed);
+    atomic_store(&map->status[window], CG_MAP_OWN);
     return 0;
 }
 
@@ -184,163 +141,33 @@ static inline int look(struct cg_map *map, uint64_t window, const _Atomic uint64
 {
     uint8_t status = atomic_load_explicit(&map->status[window], memory_order_acquire);
 
-    if (status == UNKNOWN) {
+    if (status == CG_MAP_UNKNOWN) {
         CG_LOCK(&map->load);
         status = atomic_load(&map->status[window]);
-        if (status == UNKNOWN) {
-            int r = load_locked(map, window, err);
+        if (status == CG_MAP_UNKNOWN) {
+            int r = cg_map_load_locked(map, window, err);
             if (r < 0)
                 return r;
             status = atomic_load(&map->status[window]);
         }
     }
-    *ret_words = status == SHARED ? cg_work_map_words(map->work, window)
-                 : status == OWN  ? own_words(map, window)
-                                  : NULL;
+    *ret_words = status == CG_MAP_SHARED ? cg_work_map_words(map->work, window)
+                 : status == CG_MAP_OWN  ? cg_map_own_words(map, window)
+                                         : NULL;
     return 0;
+}
+
+int cg_map_look(struct cg_map *map, uint64_t window, const _Atomic uint64_t **ret_words,
+                struct cg_error *err)
+{
+    return look(map, window, ret_words, err);
 }
 
 /* True if what was read of words counts for nothing, since the window has moved meanwhile. */
 static inline bool moved(struct cg_map *map, uint64_t window, const _Atomic uint64_t *words)
 {
-    return words == own_words(map, window) &&
-           atomic_load_explicit(&map->status[window], memory_order_acquire) != OWN;
-}
-
-/* Of a window that is SHARED by now, so that a map takes its memory once. */
-static void give_back_own(struct cg_map *map, uint64_t window)
-{
-    if (sysconf(_SC_PAGESIZE) <= (long)CG_MAP_WINDOW)
-        madvise((void *)own_words(map, window), CG_MAP_WINDOW, MADV_DONTNEED); /* only a wish */
-}
-
-static struct cg_work_map_id work_id(struct cg_map *map, const char *run, const struct stat *st)
-{
-    return (struct cg_work_map_id){ .run = run,
-                                    .uuid = map->uuid,
-                                    .dev = st->st_dev,
-                                    .inode = st->st_ino,
-                                    .windows = map->windows };
-}
-
-int cg_map_follow(struct cg_map *map, const char *run, bool *ret_found, struct cg_error *err)
-{
-    struct stat st;
-
-    if (fstat(map->fd, &st) < 0)
-        return cg_error_set(err, errno, "stat %s.map", map->uuid);
-    struct cg_work_map_id id = work_id(map, run, &st);
-    struct cg_work_map *work;
-    int r = cg_work_map_open(&id, false, NULL, &work, err);
-    *ret_found = r != -ENOENT;
-    if (r == -ENOENT)
-        return 0;
-    if (r < 0)
-        return r;
-    CG_LOCK(&map->load);
-    for (uint64_t w = 0; w < map->windows; w++) {
-        if (!cg_work_map_has(work, w))
-            continue;
-        _Atomic uint64_t *from = cg_work_map_words(work, w);
-        for (size_t i = 0; i < WORDS; i++)
-            atomic_store(&own_words(map, w)[i], atomic_load(&from[i]));
-        atomic_store(&map->status[w], OWN);
-    }
-    cg_work_map_close(work);
-    return 0;
-}
-
-static void mark(struct cg_map *map, uint64_t sector)
-{
-    uint64_t bit = UINT64_C(1) << (sector % 64);
-
-    atomic_fetch_or(&map->dirty[sector / 64], bit);
-}
-
-/* The working map of a dead writer is the truth.  All of it is written by the next flush, also
- * where the map file reads the same: that may be what was written and not synced, or what a sync
- * failed for. */
-static int adopt_window(struct cg_map *map, struct cg_work_map *work, uint64_t window,
-                        struct cg_error *err)
-{
-    uint64_t disk[WORDS];
-    _Atomic uint64_t *words = cg_work_map_words(work, window);
-    int r = read_window(map, window, disk, err);
-
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < WORDS; i++)
-        if (atomic_load(&words[i]) != 0 || disk[i] != 0)
-            mark(map, window * CG_MAP_WINDOW_SECTORS + i / SECTOR_WORDS);
-    return 0;
-}
-
-static int adopt(struct cg_map *map, struct cg_work_map *work, struct cg_error *err)
-{
-    CG_LOCK(&map->load);
-    for (uint64_t w = 0; w < map->windows; w++) {
-        int r = cg_work_map_has(work, w) ? adopt_window(map, work, w, err) : 0;
-        if (r < 0)
-            return r;
-    }
-    map->work = work;
-    for (uint64_t w = 0; w < map->windows; w++)
-        if (cg_work_map_has(work, w) && atomic_exchange(&map->status[w], SHARED) == OWN)
-            give_back_own(map, w);
-    return 0;
-}
-
-int cg_map_begin(struct cg_map *map, const char *run, bool *ret_adopted, struct cg_error *err)
-{
-    struct cg_work_map *work = NULL;
-    bool created = false;
-    struct stat st;
-
-    assert(!map->dirty);
-    if (fstat(map->fd, &st) < 0)
-        return cg_error_set(err, errno, "stat %s.map", map->uuid);
-    struct cg_work_map_id id = work_id(map, run, &st);
-    map->dirty = calloc(dirty_words(map), sizeof *map->dirty);
-    if (!map->dirty)
-        return cg_error_set(err, ENOMEM, "write %s.map", map->uuid);
-    int r = cg_work_map_open(&id, true, &created, &work, err);
-    if (r == 0)
-        r = adopt(map, work, err);
-    if (r < 0) {
-        cg_work_map_close(work);
-        free((void *)map->dirty);
-        map->dirty = NULL;
-        return r;
-    }
-    *ret_adopted = !created;
-    return 0;
-}
-
-bool cg_map_left(struct cg_map *map, const char *run)
-{
-    struct stat st;
-
-    if (fstat(map->fd, &st) < 0)
-        return true;
-    struct cg_work_map_id id = work_id(map, run, &st);
-    return cg_work_map_exists(&id);
-}
-
-int cg_map_end(struct cg_map *map, struct cg_error *err)
-{
-    return map->work ? cg_work_map_unlink(map->work, err) : 0;
-}
-
-void cg_map_forget(int dirfd, const char *uuid, const char *run)
-{
-    char name[CG_UUID_LEN + 5];
-    struct stat st;
-
-    snprintf(name, sizeof name, "%s.map", uuid);
-    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return;
-    struct cg_work_map_id id = { .run = run, .uuid = uuid, .dev = st.st_dev, .inode = st.st_ino };
-    cg_work_map_forget(&id);
+    return words == cg_map_own_words(map, window) &&
+           atomic_load_explicit(&map->status[window], memory_order_acquire) != CG_MAP_OWN;
 }
 
 /* How many of max blocks from the first on have the first one's state. */
@@ -439,9 +266,9 @@ int cg_map_words(struct cg_map *map, uint64_t window, size_t first, size_t count
     *ret_any = false;
     if (window >= map->windows)
         return 0;
-    if (atomic_load_explicit(&map->status[window], memory_order_acquire) == UNKNOWN) {
+    if (atomic_load_explicit(&map->status[window], memory_order_acquire) == CG_MAP_UNKNOWN) {
         CG_LOCK(&map->load);
-        peeked = atomic_load(&map->status[window]) == UNKNOWN;
+        peeked = atomic_load(&map->status[window]) == CG_MAP_UNKNOWN;
         if (peeked)
             r = peek_locked(map, window, first, count, ret, ret_any, err);
     }
@@ -459,58 +286,6 @@ int cg_map_words(struct cg_map *map, uint64_t window, size_t first, size_t count
     return 0;
 }
 
-/* Gives the window a place in the working map. */
-static int share(struct cg_map *map, uint64_t window, struct cg_error *err)
-{
-    CG_LOCK(&map->load);
-    uint8_t status = atomic_load(&map->status[window]);
-    int r = 0;
-
-    if (status == SHARED)
-        return 0;
-    if (status == UNKNOWN)
-        r = load_locked(map, window, err);
-    if (r == 0)
-        r = cg_work_map_reserve(map->work, window, err);
-    if (r < 0)
-        return r;
-    _Atomic uint64_t *to = cg_work_map_words(map->work, window);
-    bool own = atomic_load(&map->status[window]) == OWN;
-    for (size_t i = 0; i < WORDS; i++)
-        atomic_store_explicit(&to[i], own ? own_words(map, window)[i] : 0, memory_order_relaxed);
-    cg_work_map_publish(map->work, window);
-    atomic_store(&map->status[window], SHARED);
-    if (own)
-        give_back_own(map, window);
-    return 0;
-}
-
-static int mark_window(struct cg_map *map, uint64_t window, struct cg_error *err)
-{
-    const _Atomic uint64_t *words;
-    int r = look(map, window, &words, err);
-
-    if (r < 0 || !words)
-        return r;
-    r = share(map, window, err);
-    if (r < 0)
-        return r;
-    words = cg_work_map_words(map->work, window);
-    for (size_t i = 0; i < WORDS; i++)
-        if (atomic_load(&words[i]) != 0)
-            mark(map, window * CG_MAP_WINDOW_SECTORS + i / SECTOR_WORDS);
-    return 0;
-}
-
-int cg_map_mark_all(struct cg_map *map, struct cg_error *err)
-{
-    int r = 0;
-
-    for (uint64_t w = 0; r == 0 && w < map->windows; w++)
-        r = mark_window(map, w, err);
-    return r;
-}
-
 /* True in each pair of bits that is 3. */
 static uint64_t damaged_pairs(uint64_t word)
 {
@@ -522,8 +297,8 @@ static int set_in_window(struct cg_map *map, uint64_t block, uint64_t count, enu
 {
     uint64_t window = block / CG_MAP_WINDOW_BLOCKS;
 
-    if (atomic_load_explicit(&map->status[window], memory_order_acquire) != SHARED) {
-        int r = share(map, window, err);
+    if (atomic_load_explicit(&map->status[window], memory_order_acquire) != CG_MAP_SHARED) {
+        int r = cg_map_share(map, window, err);
         if (r < 0)
             return r;
     }
@@ -542,7 +317,7 @@ static int set_in_window(struct cg_map *map, uint64_t block, uint64_t count, enu
                                      (uint64_t)__builtin_ctzll(damaged_pairs(old & mask)) / 2));
         if (new != old) {
             atomic_store(&words[i], new);
-            mark(map, window * CG_MAP_WINDOW_SECTORS + i / SECTOR_WORDS);
+            cg_map_mark(map, window * CG_MAP_WINDOW_SECTORS + i / CG_MAP_SECTOR_WORDS);
         }
         block += n;
         count -= n;
@@ -556,8 +331,8 @@ int cg_map_reserve(struct cg_map *map, uint64_t block, uint64_t count, struct cg
 
     for (uint64_t w = block / CG_MAP_WINDOW_BLOCKS; w <= last; w++) {
         int r = 0;
-        if (atomic_load_explicit(&map->status[w], memory_order_acquire) != SHARED)
-            r = share(map, w, err);
+        if (atomic_load_explicit(&map->status[w], memory_order_acquire) != CG_MAP_SHARED)
+            r = cg_map_share(map, w, err);
         if (r < 0)
             return r;
     }
@@ -587,12 +362,12 @@ int cg_map_set(struct cg_map *map, uint64_t block, uint64_t count, enum cg_state
 static void copy_sector(struct cg_map *map, uint64_t sector, uint8_t *ret)
 {
     _Atomic uint64_t *from = cg_work_map_words(map->work, sector / CG_MAP_WINDOW_SECTORS) +
-                             sector % CG_MAP_WINDOW_SECTORS * SECTOR_WORDS;
-    uint64_t words[SECTOR_WORDS];
+                             sector % CG_MAP_WINDOW_SECTORS * CG_MAP_SECTOR_WORDS;
+    uint64_t words[CG_MAP_SECTOR_WORDS];
 
-    for (size_t i = 0; i < SECTOR_WORDS; i++)
+    for (size_t i = 0; i < CG_MAP_SECTOR_WORDS; i++)
         words[i] = atomic_load(&from[i]);
-    cg_map_file_put_words(ret, words, SECTOR_WORDS);
+    cg_map_file_put_words(ret, words, CG_MAP_SECTOR_WORDS);
 }
 
 static int batch_grow(struct cg_map_batch *b, size_t *max)
@@ -633,7 +408,7 @@ static int take_word(struct cg_map *map, uint64_t i, struct cg_map_batch *b, siz
 static void put_back(struct cg_map *map, const struct cg_map_batch *batch)
 {
     for (size_t i = 0; i < batch->count; i++)
-        mark(map, batch->sector[i]);
+        cg_map_mark(map, batch->sector[i]);
 }
 
 int cg_map_take(struct cg_map *map, struct cg_map_batch *ret_batch, struct cg_error *err)
@@ -641,7 +416,7 @@ int cg_map_take(struct cg_map *map, struct cg_map_batch *ret_batch, struct cg_er
     struct cg_map_batch b = { .count = 0 };
     size_t max = 0;
 
-    for (uint64_t i = 0; i < dirty_words(map); i++) {
+    for (uint64_t i = 0; i < cg_map_dirty_words(map); i++) {
         if (take_word(map, i, &b, &max) < 0) {
             put_back(map, &b);
             cg_map_batch_free(&b);
