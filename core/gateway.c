@@ -51,37 +51,12 @@ const char *cg_gateway_advertise(struct cg_gateway *g)
 
 bool cg_gateway_pool_full(struct cg_gateway *g, char *ret_text, size_t size)
 {
-    struct cg_pool_room room;
-    char text[CG_POOL_TEXT];
-
-    if (cg_pool_room(g->root.pool, &room, NULL) < 0 || room.percent < g->root.pool_warn)
-        return false;
-    cg_pool_room_text(g->root.pool, &room, text);
-    snprintf(ret_text, size, "%s", text);
-    return true;
+    return cg_pool_full(g->root.pool, g->root.pool_warn, ret_text, size);
 }
 
 int cg_gateway_pool_info(struct cg_gateway *g, json_t **ret_info, struct cg_error *err)
 {
-    struct cg_space_usage usage;
-    struct cg_pool_room room;
-    int r = cg_pool_room(g->root.pool, &room, err);
-
-    if (r == 0)
-        r = cg_space_usage(g->volumes, &usage, err);
-    if (r < 0)
-        return r;
-    uint64_t over = usage.reserve > room.free ? usage.reserve - room.free : 0;
-    json_t *info =
-        json_pack("{s:s, s:I, s:I, s:i, s:i, s:b, s:I, s:I, s:I}", "path", g->root.pool, "size",
-                  (json_int_t)room.size, "free_bytes", (json_int_t)room.free, "percent",
-                  (int)room.percent, "warn", (int)g->root.pool_warn, "full",
-                  room.percent >= g->root.pool_warn, "volumes", (json_int_t)usage.images, "reserve",
-                  (json_int_t)usage.reserve, "overcommitted_bytes", (json_int_t)over);
-    if (!info)
-        return cg_error_set(err, ENOMEM, "describe the pool");
-    *ret_info = info;
-    return 0;
+    return cg_pool_info(g->root.pool, g->root.pool_warn, g->volumes, ret_info, err);
 }
 
 int cg_gateway_watch_pool(struct cg_gateway *g, void (*say)(const char *message),

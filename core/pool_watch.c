@@ -13,6 +13,7 @@
 #include "core/base/cleanup.h"
 #include "core/base/size.h"
 #include "core/pool_watch.h"
+#include "core/space.h"
 
 struct cg_pool_watch {
     const char *pool;
@@ -25,42 +26,79 @@ struct cg_pool_watch {
     bool ending;
 };
 
-int cg_pool_room(const char *pool, struct cg_pool_room *ret, struct cg_error *err)
+struct room {
+    uint64_t size, free; /* bytes; free for this user */
+    unsigned percent;    /* of what this user may have that is used, rounded up */
+};
+
+static int find_room(const char *pool, struct room *ret, struct cg_error *err)
 {
     struct statvfs st;
 
     if (statvfs(pool, &st) < 0)
         return cg_error_set(err, errno, "look at the pool %s", pool);
     uint64_t used = st.f_blocks - st.f_bfree, all = used + st.f_bavail;
-    *ret = (struct cg_pool_room){ .size = (uint64_t)st.f_blocks * st.f_frsize,
-                                  .free = (uint64_t)st.f_bavail * st.f_frsize,
-                                  .percent = all ? (unsigned)((100 * used + all - 1) / all) : 100 };
+    *ret = (struct room){ .size = (uint64_t)st.f_blocks * st.f_frsize,
+                          .free = (uint64_t)st.f_bavail * st.f_frsize,
+                          .percent = all ? (unsigned)((100 * used + all - 1) / all) : 100 };
     return 0;
 }
 
-void cg_pool_room_text(const char *pool, const struct cg_pool_room *room,
-                       char ret[static CG_POOL_TEXT])
+static void say_full(const char *pool, const struct room *room, char *ret, size_t ret_size)
 {
     char size[CG_SIZE_TEXT], left[CG_SIZE_TEXT];
 
     cg_size_text(size, room->size);
     cg_size_text(left, room->free);
     snprintf(
-        ret, CG_POOL_TEXT,
+        ret, ret_size,
         "the pool's file system is %u %% full: %s of %s are free at %.300s; volumes that find no "
         "room get errors until there is some",
         room->percent, left, size, pool);
 }
 
+bool cg_pool_full(const char *pool, unsigned level, char *ret_text, size_t size)
+{
+    struct room room;
+
+    if (find_room(pool, &room, NULL) < 0 || room.percent < level)
+        return false;
+    say_full(pool, &room, ret_text, size);
+    return true;
+}
+
+int cg_pool_info(const char *pool, unsigned level, struct cg_space *volumes, json_t **ret_info,
+                 struct cg_error *err)
+{
+    struct cg_space_usage usage;
+    struct room room;
+    int r = find_room(pool, &room, err);
+
+    if (r == 0)
+        r = cg_space_usage(volumes, &usage, err);
+    if (r < 0)
+        return r;
+    uint64_t over = usage.reserve > room.free ? usage.reserve - room.free : 0;
+    json_t *info = json_pack("{s:s, s:I, s:I, s:i, s:i, s:b, s:I, s:I, s:I}", "path", pool, "size",
+                             (json_int_t)room.size, "free_bytes", (json_int_t)room.free, "percent",
+                             (int)room.percent, "warn", (int)level, "full", room.percent >= level,
+                             "volumes", (json_int_t)usage.images, "reserve",
+                             (json_int_t)usage.reserve, "overcommitted_bytes", (json_int_t)over);
+    if (!info)
+        return cg_error_set(err, ENOMEM, "describe the pool");
+    *ret_info = info;
+    return 0;
+}
+
 static void look_locked(struct cg_pool_watch *w)
 {
-    struct cg_pool_room room;
-    char text[CG_POOL_TEXT];
+    struct room room;
+    char text[512];
 
-    if (cg_pool_room(w->pool, &room, NULL) < 0)
+    if (find_room(w->pool, &room, NULL) < 0)
         return;
     if (room.percent >= w->level && room.percent > w->said) {
-        cg_pool_room_text(w->pool, &room, text);
+        say_full(w->pool, &room, text, sizeof text);
         w->say(text);
     } else if (room.percent < w->level && w->said) {
         snprintf(text, sizeof text, "the pool's file system has room again: it's %u %% full",

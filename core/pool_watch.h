@@ -3,23 +3,23 @@
 #define CG_POOL_WATCH_H
 
 #include <stdbool.h>
-#include <stdint.h>
+#include <stddef.h>
+
+#include <jansson.h>
 
 #include "core/base/error.h"
 
-struct cg_pool_room {
-    uint64_t size, free; /* bytes; free for this user */
-    unsigned percent;    /* of what this user may have that is used, rounded up */
-};
-
-int cg_pool_room(const char *pool, struct cg_pool_room *ret, struct cg_error *err);
-
-/* What is to be said of a pool that is fuller than it should be. */
-#define CG_POOL_TEXT 512
-void cg_pool_room_text(const char *pool, const struct cg_pool_room *room,
-                       char ret[static CG_POOL_TEXT]);
-
 struct cg_pool_watch;
+struct cg_space;
+
+/* True if the file system of the pool at the path is at least `level` percent full, and what is to
+ * be said then. */
+bool cg_pool_full(const char *pool, unsigned level, char *ret_text, size_t size);
+
+/* Describes it, and what its volumes may still need, as a JSON object that the caller owns; keys
+ * documented in cowgate(1). */
+int cg_pool_info(const char *pool, unsigned level, struct cg_space *volumes, json_t **ret_info,
+                 struct cg_error *err);
 
 /* Calls say, from a thread that this starts or from cg_pool_watch_look, one call at a time: when
  * the pool at the path (which stays) is found at least `level` percent full, again for each percent
