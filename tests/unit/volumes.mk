@@ -72,9 +72,13 @@ tests_unit_test_volumes_moment_SOURCES = tests/unit/test-volumes-moment.c $(volu
 tests_unit_test_volumes_moment_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_moment_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
 
-unit_tests += tests/unit/test-volumes-merge
-thread_tests += tests/unit/test-volumes-merge
-tests_unit_test_volumes_merge_SOURCES = tests/unit/test-volumes-merge.c $(volumes_faults)
+volumes_merging = tests/unit/volumes-merging.c tests/unit/volumes-merging.h $(volumes_faults)
+unit_tests += tests/unit/test-volumes-merge tests/unit/test-volumes-merge-beside
+thread_tests += tests/unit/test-volumes-merge tests/unit/test-volumes-merge-beside
+tests_unit_test_volumes_merge_beside_SOURCES = tests/unit/test-volumes-merge-beside.c $(volumes_merging)
+tests_unit_test_volumes_merge_beside_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_merge_beside_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
+tests_unit_test_volumes_merge_SOURCES = tests/unit/test-volumes-merge.c $(volumes_merging)
 tests_unit_test_volumes_merge_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_merge_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
 
