@@ -183,7 +183,7 @@ static void setup(unsigned clients)
         image[i] = pool_open(pool.space, V, CG_OPEN_WRITE);
 }
 
-static void stop(unsigned clients)
+static void end_clients(unsigned clients)
 {
     recorder_in_syncs(NULL);
     recorder_stop();
@@ -238,7 +238,7 @@ static void test_during_flush(void **state)
             flush_third(NULL);
         at[count++] = recorder_mark(0);
     }
-    stop(3);
+    end_clients(3);
     for (unsigned i = 0; i < count; i++)
         check(at[i], (unsigned[WRITERS]){ 2 * i + 2 }, LOSE_ALL, 0);
     recorder_free();
@@ -268,7 +268,7 @@ static void test_many_clients(void **state)
     assert_int_equal(pthread_create(&thread[threads++], NULL, snapshotter, NULL), 0);
     for (unsigned i = 0; i < threads; i++)
         pthread_join(thread[i], NULL);
-    stop(WRITERS + FLUSHERS);
+    end_clients(WRITERS + FLUSHERS);
 
     qsort(marks, mark_count, sizeof *marks, by_place);
     for (unsigned i = 0; i < mark_count; i++) {
