@@ -146,7 +146,8 @@ static int prepare_there(struct moment *mo, struct member *m, int dirfd, struct 
                : cg_control_await(m->socket, m->fd, CG_CONTROL_SILENCE, "prepared", keep, mo, err);
 }
 
-static int prepare_once(struct moment *mo, struct member *m, struct cg_error *err)
+/* ask: who writes it, if somebody does; else that is -EBUSY. */
+static int prepare_once(struct moment *mo, struct member *m, bool ask, struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int dirfd = -1;
     int r = cg_volume_open_dir(mo->space, m->name, &dirfd, err);
@@ -157,14 +158,14 @@ static int prepare_once(struct moment *mo, struct member *m, struct cg_error *er
     r = m->v ? 0 : cg_volume_open_brief(mo->space, m->name, &m->v, err);
     if (r == 0)
         return prepare_here(m, err);
-    return r == -EBUSY ? prepare_there(mo, m, dirfd, err) : r;
+    return r == -EBUSY && ask ? prepare_there(mo, m, dirfd, err) : r;
 }
 
 static int prepare(struct moment *mo, struct member *m, struct cg_error *err)
 {
     for (unsigned i = 0;; i++) {
         keep(mo);
-        int r = prepare_once(mo, m, err);
+        int r = prepare_once(mo, m, true, err);
         if (r == 0)
             return 0;
         leave(m);
@@ -173,6 +174,18 @@ static int prepare(struct moment *mo, struct member *m, struct cg_error *err)
         if (!cg_writer_wait(i))
             return cg_error_say(err, EBUSY, "%s: the writer does not answer", m->text);
     }
+}
+
+/* One that nobody wrote.  Who has begun to can't be asked any more: others may wait for him, in the
+ * order of the names, and for those that are prepared here.  So that ends the attempt. */
+static int prepare_idle(struct moment *mo, struct member *m, struct cg_error *err)
+{
+    keep(mo);
+    int r = prepare_once(mo, m, false, err);
+    if (r < 0)
+        leave(m);
+    return r == -EBUSY ? cg_error_say(err, EAGAIN, "%s: somebody has begun to write it", m->text)
+                       : r;
 }
 
 /* Those here last: they wait for nobody any more. */
@@ -244,7 +257,7 @@ static int prepare_all(struct moment *mo, struct cg_error *err)
             r = prepare(mo, &mo->members[i], err);
     for (size_t i = 0; r == 0 && i < mo->count; i++)
         if (!mo->members[i].v && mo->members[i].fd < 0)
-            r = prepare(mo, &mo->members[i], err);
+            r = prepare_idle(mo, &mo->members[i], err);
     return r;
 }
 

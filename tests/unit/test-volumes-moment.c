@@ -4,8 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -479,6 +482,80 @@ static void test_slow(void **state)
     pool_remove(pool.space, "volumes/p/0");
 }
 
+/* How many layers it has, with those that are only prepared. */
+static size_t count_maps(const char *volume)
+{
+    char pattern[128];
+    glob_t found = { .gl_pathc = 0 };
+
+    snprintf(pattern, sizeof pattern, "%s/p/%s/*.map", pool.dir, volume);
+    glob(pattern, 0, NULL, &found);
+    size_t count = found.gl_pathc;
+    globfree(&found);
+    return count;
+}
+
+static struct {
+    struct cg_space *writer, *other;
+    struct cg_image *image;
+    pthread_t thread;
+    size_t a; /* layers when nothing is prepared */
+} meanwhile;
+
+static void *snapshot_too(void *arg)
+{
+    struct cg_name names[] = { pool_name("volumes/p/0@too"), pool_name("volumes/p/a@too") };
+    struct cg_error err;
+
+    (void)arg;
+    return cg_space_snapshot(meanwhile.other, names, 2, &err) < 0 ? strdup(err.message) : NULL;
+}
+
+/* When a is prepared, somebody begins to write the one that nobody wrote, and another who takes
+ * snapshots of both has prepared that one. */
+static void begin_to_write(void)
+{
+    const struct timespec pause = { .tv_nsec = 1000000 };
+
+    if (count_maps("a") == meanwhile.a) {
+        hook.act_at_flock = 1;
+        return;
+    }
+    meanwhile.image = pool_open(meanwhile.writer, "volumes/p/0", CG_OPEN_WRITE);
+    put(meanwhile.image, 'x', 512, 0);
+    size_t maps = count_maps("0");
+    assert_int_equal(pthread_create(&meanwhile.thread, NULL, snapshot_too, NULL), 0);
+    while (count_maps("0") == maps)
+        nanosleep(&pause, NULL);
+}
+
+/* Two who would wait for each other, each for the volume that the other has prepared. */
+static void test_turned(void **state)
+{
+    struct cg_name names[] = { pool_name("volumes/p/0@s"), pool_name("volumes/p/a@s") };
+    struct cg_error err;
+    void *failed;
+
+    (void)state;
+    pool_create(pool.space, "volumes/p/0", SIZE);
+    meanwhile.writer = pool_second(&pool);
+    meanwhile.other = pool_second(&pool);
+    meanwhile.a = count_maps("a");
+    hook.act = begin_to_write;
+    hook.act_at_flock = 1;
+    if (cg_space_snapshot(pool.space, names, 2, &err) < 0)
+        fail_msg("%s", err.message);
+    assert_non_null(meanwhile.image);
+    pthread_join(meanwhile.thread, &failed);
+    if (failed)
+        fail_msg("%s", (char *)failed);
+    assert_true(is_there("volumes/p/0@s") && is_there("volumes/p/a@s"));
+    assert_true(is_there("volumes/p/0@too") && is_there("volumes/p/a@too"));
+    cg_image_unref(meanwhile.image);
+    cg_space_free(meanwhile.writer);
+    cg_space_free(meanwhile.other);
+}
+
 /* Several at once wait for each other. */
 static void test_many(void **state)
 {
@@ -517,9 +594,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_all),           TEST(test_own),     TEST(test_asker_killed),
-        TEST(test_writer_killed), TEST(test_failing), TEST(test_silent),
-        TEST(test_kept),          TEST(test_slow),    TEST(test_many),
+        TEST(test_all),     TEST(test_own),    TEST(test_asker_killed), TEST(test_writer_killed),
+        TEST(test_failing), TEST(test_silent), TEST(test_kept),         TEST(test_slow),
+        TEST(test_turned),  TEST(test_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
