@@ -294,6 +294,11 @@ static int run(struct cli *cli, int argc, char **argv)
     if (!cli->quiet)
         fprintf(stderr, "%s is usable now, and is being filled\n", argv[optind + 1]);
     r = cli_migration_execute(&mi);
+    if (r == 0 && cli_interrupted())
+        r = cg_error_say(&cli->err, ECANCELED,
+                         "interrupted: %s is filled; 'cowgate migrate commit %s' lets go of the "
+                         "source",
+                         mi.m->record.target, mi.m->record.target);
     if (r == 0)
         r = cli_migration_commit(&mi);
     return done(&mi, r);

@@ -41,14 +41,33 @@ prepare() {
     wait_for 60 grep -q 'usable now' prepare.log
 }
 
+# On a terminal, on which somebody types Ctrl-C once the file `type` is there.
+cat >typed.py <<'PY'
+import os, pty, select, sys
+pid, fd = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[1], sys.argv[1:])
+while True:
+    if os.path.exists("type"):
+        os.unlink("type")
+        os.write(fd, b"\x03")
+    if select.select([fd], [], [], 0.1)[0]:
+        try:
+            os.write(1, os.read(fd, 4096))
+        except OSError:  # nobody has the terminal any more
+            break
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+PY
+
 # execute_and COMMAND ...: begins to fill the image, each chunk read slowly, and runs the command in the
-# middle of that, so that it fails.
+# middle of that, so that it fails.  It's filled by the array `execute_by`, if that has something.
+execute_by=()
 execute_and() {
     local r=0
-    strace -f -qq -o slow.trace -e trace=openat -e inject=openat:delay_enter=500000 -p "$(server_pid)" 2>strace.err &
+    env strace -f -qq -o slow.trace -e trace=openat -e inject=openat:delay_enter=500000 -p "$(server_pid)" 2>strace.err &
     slow=$!
     wait_for 30 grep -q TracerPid:.*[1-9] "/proc/$(server_pid)/status"
-    cowgate migrate execute rbd/rbd/one >execute.log 2>&1 &
+    "${execute_by[@]}" cowgate migrate execute rbd/rbd/one >execute.log 2>&1 &
     execute=$!
     wait_for 60 some_are_there $(($(objects_there) + 1))
     freeze_osd
@@ -110,10 +129,19 @@ rbd export --no-progress one - | cmp - src.raw
 rbd rm --no-progress one
 nothing_left
 
-# Asked to end in the middle it does, the image stays in use, and its server runs.
+# Asked to end in the middle it does, the image stays in use, and its server runs; of the bar nothing is
+# left on the terminal.
+interrupted='interrupted; it can be used as it is, its server runs on'
 prepare "$point"
 execute_and eval 'kill $execute'
-grep -q 'interrupted; it can be used as it is, its server runs on' execute.log || fail "$(cat execute.log)"
+grep -q "$interrupted" execute.log || fail "$(cat execute.log)"
+server=$(server_pid)
+execute_by=(nbd_python typed.py)
+execute_and touch type
+execute_by=()
+tr -d '\r' <execute.log | sed 's/.*\x1b\[K//' >shown
+grep -qx "cowgate: fill rbd/rbd/one: $interrupted: .*" shown && [ "$(wc -l <shown)" = 1 ] || fail "$(cat -v execute.log)"
+[ "$(server_pid)" = $server ] && kill -0 $server
 rbd export --no-progress one - | cmp - src.raw
 cowgate migrate run "$point" rbd/rbd/one 2>run.log
 wait $prepare
