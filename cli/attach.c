@@ -19,6 +19,7 @@
 #include "cli/attach_watch.h"
 #include "cli/cli.h"
 #include "core/base/cleanup.h"
+#include "core/base/json.h"
 
 /* attach makes a process that starts a server, shakes hands with it, gives the connections to the
  * kernel, and stays to make them again; the command itself ends when the device can be used. */
@@ -31,6 +32,7 @@ struct attach {
     int index; /* that was asked for, or -1 */
     bool resume;
     bool writable; /* the image, by its kind */
+    long writer;   /* the process that writes it; 0: none */
     bool foreground, list;
     uint64_t size;
     uint64_t flags;
@@ -84,6 +86,18 @@ static int set_attach(void *opaque, int option, const char *value)
     return 0;
 }
 
+/* The process that writes a volume, 0 if none does. */
+static int find_writer(struct cg_space *space, const struct cg_name *name, long *ret,
+                       struct cg_error *err)
+{
+    CG_CLEANUP(cg_json_cleanup) json_t *info = NULL;
+    int r = cg_space_info(space, name, &info, err);
+
+    if (r == 0)
+        *ret = (long)json_integer_value(json_object_get(info, "writer"));
+    return r;
+}
+
 /* What can be wrong before anything is started.  Nothing of it stays open. */
 static int check_image(struct attach *s)
 {
@@ -109,6 +123,8 @@ static int check_image(struct attach *s)
         r = cg_space_resolve(space, &name, &cli->err);
     if (r == 0)
         r = cg_gateway_open(cli->gateway, &name, CG_OPEN_READ, &image, &cli->err);
+    if (r == 0 && name.space == CG_NAME_VOLUMES && !name.snapshot[0])
+        r = find_writer(space, &name, &s->writer, &cli->err);
     if (r == 0) {
         s->writable = name.space != CG_NAME_BACKUPS && !name.snapshot[0];
         cg_name_text(&name, false, a->image);
@@ -135,6 +151,17 @@ static int refuse_second(void *opaque, int index)
         return 0;
     return cg_error_say(&s->cli->err, EBUSY, "%s is /dev/nbd%d already (see --read-only)",
                         other.image, index);
+}
+
+/* Nor can a server and whatever else. */
+static int refuse_written(struct attach *s)
+{
+    if (!s->writer)
+        return 0;
+    return cg_error_say(&s->cli->err, EBUSY,
+                        "%s is being written by process %ld: attach an export of that process "
+                        "(nbd+unix://...), or see --read-only",
+                        s->w.a.image, s->writer);
 }
 
 /* A device that was attached by an attach which was killed is watched on. */
@@ -347,6 +374,8 @@ static int attach(struct attach *s, const char *image, const char *device)
         r = check_device(s);
     if (r == 0 && a->root[0] && !a->read_only && s->writable)
         r = cli_attachment_each(refuse_second, s, &cli->err);
+    if (r == 0 && a->root[0] && !a->read_only && !s->resume)
+        r = refuse_written(s);
     if (r == 0 && !s->resume)
         r = cli_attachment_name(a, &cli->err);
     if (r < 0)

@@ -1,5 +1,6 @@
 # attach and detach with a real kernel's NBD client: file systems on a volume whose server and watcher
-# are killed, and of which snapshots and backups are made, while they are written.
+# are killed, and of which snapshots and backups are made, while they are written; what's refused; and
+# servers that stay away.
 . "$abs_srcdir/tests/functions.sh"
 . "$abs_srcdir/tests/vm-functions.sh"
 
@@ -37,6 +38,9 @@ must_fail 'is /dev/nbd0 already' cowgate attach volumes/p/disk
 must_fail 'no device' cowgate detach /dev/vda
 must_fail "isn't attached" cowgate detach /dev/nbd7
 must_fail 'there is no volume' cowgate attach volumes/p/none
+must_fail 'has no project' cowgate attach backups/p/disk/latest
+must_fail '/run/none' cowgate attach 'nbd+unix:///?socket=/run/none'
+[ "$(ls /run/cowgate/attach | wc -l)" = 3 ] # of the one that is there
 cowgate attach --list | grep -q "^$dev .*volumes/p/disk"
 cowgate --json attach --list | grep -q '"watched": true'
 
@@ -76,10 +80,12 @@ write() {
 check() { # DIR SUMS ...
     (cd $1 && cat "${@:2}" | sha256sum -c) >/checked || { grep -v ': OK' /checked; false; }
 }
-goes_on() { # both write 3 files more
-    local a b
-    a=$(wc -l </sums/ext4) b=$(wc -l </sums/xfs)
-    wait_for 300 eval "[ \$(wc -l </sums/ext4) -ge $((a + 3)) ] && [ \$(wc -l </sums/xfs) -ge $((b + 3)) ]"
+goes_on() { # [DIR ...]: each gets 3 files more
+    local dir want=true
+    for dir in ${*:-/ext4 /xfs}; do
+        want+=" && [ \$(wc -l </sums$dir) -ge $(($(wc -l </sums$dir) + 3)) ]"
+    done
+    wait_for 300 eval "$want"
 }
 mv /sums /sum
 mkdir /sums
@@ -91,6 +97,12 @@ goes_on
 say "the server is killed"
 old=$(server volumes/p/disk)
 kill -9 $old
+goes_on
+[ "$(server volumes/p/disk)" != $old ]
+
+say "the server ends, and another takes its place"
+old=$(server volumes/p/disk)
+kill $old
 goes_on
 [ "$(server volumes/p/disk)" != $old ]
 
@@ -121,8 +133,9 @@ cowgate detach $look
 [ -z "$(server volumes/p/look)" ]
 
 say "a file out of a backup"
-look=$(cowgate attach --read-only backups/p/disk/latest)
+look=$(cowgate attach backups/p/disk/latest) # which is read-only by itself
 [ "$(cat /sys/block/${look#/dev/}/ro)" = 1 ]
+must_fail 'dd: ' dd if=/dev/zero of=$look bs=4k count=1 conv=fsync
 mount -o ro,noload ${look}p1 /look
 cp /look/kept /recovered
 umount /look
@@ -140,10 +153,13 @@ cowgate detach $dev
 [ -z "$(ls /run/cowgate/attach)" ]
 
 say "by a server that runs already"
-cowgate --quiet serve volumes/p/disk --socket /run/s 2>/serve.log &
-serve=$!
-wait_for 60 test -S /run/s
-cowgate --json attach --connections 2 'nbd+unix:///?socket=/run/s' /dev/nbd5 >/json
+serve() {
+    cowgate --quiet serve volumes/p/disk --socket /run/s 2>>/serve.log &
+    serve=$!
+    wait_for 60 test -S /run/s
+}
+serve
+cowgate --json attach --connections 2 --request-timeout 15 'nbd+unix:///?socket=/run/s' /dev/nbd5 >/json
 grep -q '"device": "/dev/nbd5"' /json && grep -q '"connections": 2' /json
 dev=/dev/nbd5
 e2fsck -fn ${dev}p1
@@ -152,11 +168,85 @@ mount ${dev}p1 /ext4
 mount ${dev}p2 /xfs
 check /ext4 /sum /sums/ext4
 check /xfs /sums/xfs
+
+say "another takes its place while it's written"
+rm /stop /xfs/*
+: >/sums/xfs
+write /xfs & write2=$!
+goes_on /xfs
+must_fail 'is being written by process' cowgate attach volumes/p/disk
+look=$(cowgate attach --read-only volumes/p/disk)
+[ "$(cat /sys/block/${look#/dev/}/ro)" = 1 ]
+cowgate detach $look
+kill $serve
+wait $serve
+serve
+goes_on /xfs
+touch /stop
+wait $write2
 umount /ext4 /xfs
+mount ${dev}p2 /xfs
+check /xfs /sums/xfs
+umount /xfs
 cowgate detach $dev
 kill $serve
 wait $serve
 if dmesg | grep 'I/O error'; then fail "somebody saw an error"; fi
+
+say "in the foreground, until SIGTERM"
+dd if=/dev/urandom of=/blob bs=1M count=4 2>/dev/null
+cowgate attach --foreground volumes/p/look >/out 2>/err & watch=$!
+wait_for 60 grep -q . /out
+dev=$(cat /out)
+exec 9<$dev
+must_fail "process $$ (bash) has it open" cowgate detach $dev
+exec 9<&-
+mount ${dev}p1 /look
+kill $watch
+wait_for 60 grep -q 'in use: .*mounted on /look' /err
+kill -0 $watch
+check /look /sum
+umount /look
+dd if=/blob of=$dev bs=1M seek=960 2>/dev/null # and no fsync
+kill $watch
+wait $watch
+[ ! -e /sys/block/${dev#/dev/}/pid ] && [ -z "$(server volumes/p/look)" ]
+[ -z "$(ls /run/cowgate/attach)" ]
+dev=$(cowgate attach --timeout 3 volumes/p/look)
+dd if=$dev bs=1M skip=960 count=4 2>/dev/null | cmp - /blob
+
+say "the server stays away for longer than --timeout"
+read_at() { dd if=$dev of=/dev/null bs=4k skip=$1 count=1; } # what wasn't read before
+go_away() {
+    mv /mnt/root /mnt/away
+    kill -9 $(server volumes/p/look)
+}
+go_away
+must_fail 'Input/output error' read_at 100000
+must_fail 'stays attached' cowgate detach $dev
+mv /mnt/away /mnt/root
+wait_for 120 read_at 100000
+kill -9 $(server volumes/p/look)
+read_at 110000 # waits again
+
+say "a larger size is seen when a server is connected to again"
+cowgate resize volumes/p/look 2G
+[ "$(blockdev --getsize64 $dev)" = $((1 << 30)) ]
+kill $(server volumes/p/look)
+wait_for 60 eval '[ "$(blockdev --getsize64 $dev)" = $((2 << 30)) ]'
+read_at 500000
+mkswap $dev >/dev/null
+swapon $dev
+must_fail 'is swap space' cowgate detach $dev
+swapoff $dev
+
+say "by force, when the server doesn't come back"
+go_away
+must_fail 'stays attached' cowgate detach $dev
+cowgate detach --force $dev
+[ ! -e /sys/block/${dev#/dev/}/pid ] && [ -z "$(server volumes/p/look)" ]
+[ -z "$(ls /run/cowgate/attach)" ]
+mv /mnt/away /mnt/root
 
 say "by force, when there's nobody left"
 dev=$(cowgate attach volumes/p/look)
@@ -172,4 +262,4 @@ vm_modules+=(virtio_blk ext4 xfs)
 vm_later=(nbd)
 vm_programs+=(mkfs.ext4 e2fsck mkfs.xfs xfs_repair sfdisk pgrep)
 vm_cowgate
-vm_run script -drive file=disk.raw,format=raw,if=virtio,cache=unsafe
+vm_seconds=1200 vm_run script -drive file=disk.raw,format=raw,if=virtio,cache=unsafe
