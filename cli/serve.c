@@ -18,7 +18,7 @@
 
 struct serve {
     const char *image, *listen, *socket, *project, *certificates, *psk, *threads;
-    bool read_only, detect_zeros, insecure, verbose;
+    bool read_only, detect_zeros, verify_peer, insecure, verbose;
     struct cli_only only;
     bool remote;                /* requests wait for other machines */
     char address[256], port[8]; /* of listen */
@@ -33,6 +33,7 @@ enum {
     PROJECT,
     ONLY,
     CERTIFICATES,
+    VERIFY_PEER,
     PSK,
     THREADS,
     INSECURE,
@@ -47,6 +48,7 @@ static const struct option serve_options[] = {
     { "project", required_argument, NULL, PROJECT },
     { "only", required_argument, NULL, ONLY },
     { "tls-certificates", required_argument, NULL, CERTIFICATES },
+    { "tls-verify-peer", no_argument, NULL, VERIFY_PEER },
     { "tls-psk", required_argument, NULL, PSK },
     { "threads", required_argument, NULL, THREADS },
     { "insecure", no_argument, NULL, INSECURE },
@@ -80,6 +82,9 @@ static int set_serve(void *opaque, int option, const char *value)
         return cli_add_only("serve", &s->only, value);
     case CERTIFICATES:
         s->certificates = value;
+        break;
+    case VERIFY_PEER:
+        s->verify_peer = true;
         break;
     case PSK:
         s->psk = value;
@@ -231,6 +236,8 @@ static int become_nbdkit(struct cli *cli, struct serve *s, char *root)
         snprintf(certificates, sizeof certificates, "--tls-certificates=%s", s->certificates);
         args[n++] = certificates;
     }
+    if (s->verify_peer)
+        args[n++] = "--tls-verify-peer";
     if (s->psk) {
         snprintf(psk, sizeof psk, "--tls-psk=%s", s->psk);
         args[n++] = psk;
@@ -279,6 +286,8 @@ static int serve(struct cli *cli, struct serve *s)
         return cli_misused("serve", "--listen and --socket exclude each other");
     if (s->certificates && s->psk)
         return cli_misused("serve", "--tls-certificates and --tls-psk exclude each other");
+    if (s->verify_peer && !s->certificates)
+        return cli_misused("serve", "--tls-verify-peer is for --tls-certificates");
     int r = s->listen ? parse_listen(s) : 0;
     if (r)
         return r;

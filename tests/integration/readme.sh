@@ -10,11 +10,11 @@ truncate -s 32M quickstart.d/disk.raw
 echo 'start=2048, type=linux' | sfdisk -q --label gpt quickstart.d/disk.raw
 dd if=part.img of=quickstart.d/disk.raw bs=1M seek=1 conv=notrunc,sparse status=none
 
-# The indented lines behind "Recipes"; what was built is found already, and files go to our own folder.
+# The indented lines behind "Recipes", but those between fences; what was built is found already, and files go to our own folder.
 paste_here() {
     sed -e "s#/tmp/#$tmp/#g" -e "s# /mnt# $tmp/mnt#g" -e 's#sleep 1#until nbdinfo --list "nbd+unix:///?socket='"$tmp"'/cowgate.sock" >/dev/null 2>\&1; do sleep 0.1; done#'
 }
-sed -n '/^## Recipes/,/^## More/s/^    //p' "$abs_srcdir/README.md" |
+sed -n '/^## Recipes/,/^## More/{/^```/,/^```/d;s/^    //p}' "$abs_srcdir/README.md" |
     grep -v 'export .*build/plain' | paste_here >recipes
 # ... and those for devices, which are loop devices here: one with data, one sparse and empty.
 if [ "$(id -u)" = 0 ]; then

@@ -115,4 +115,22 @@ certtool --generate-self-signed --load-privkey other-key.pem --template ca.info 
 must_fail 1 'certificate|tls|TLS' nbdinfo "nbds://127.0.0.1:$port/?tls-certificates=$tmp/other"
 stop "$serve_pid"
 
+# Only who has one, too.
+certtool --generate-privkey --outfile client/client-key.pem 2>/dev/null
+printf 'cn = somebody\ntls_www_client\nencryption_key\nsigning_key\n' >client.info
+certtool --generate-certificate --load-ca-certificate server/ca-cert.pem --load-ca-privkey ca-key.pem \
+    --load-privkey client/client-key.pem --template client.info --outfile client/client-cert.pem 2>/dev/null
+mkdir none others
+cp server/ca-cert.pem none/
+cp server/ca-cert.pem client/client-key.pem others/
+certtool --generate-certificate --load-ca-certificate other/ca-cert.pem --load-ca-privkey other-key.pem \
+    --load-privkey client/client-key.pem --template client.info --outfile others/client-cert.pem 2>/dev/null
+serve $((base + 6)) --listen "0.0.0.0:$((base + 6))" --tls-certificates server --tls-verify-peer volumes/acme/web
+nbdcopy "nbds://127.0.0.1:$port/?tls-certificates=$tmp/client" - | cmp -i 4096 - disk.raw
+for who in none others; do
+    must_fail 1 'certificate|tls|TLS' nbdinfo --size "nbds://127.0.0.1:$port/?tls-certificates=$tmp/$who"
+done
+stop "$serve_pid"
+
+must_fail 2 'is for --tls-certificates' cowgate serve --tls-psk keys --tls-verify-peer
 must_fail 2 'exclude each other' cowgate serve --tls-psk keys --tls-certificates server
