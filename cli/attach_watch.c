@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -101,12 +102,20 @@ static void mend(struct cli_attach_watch *w, bool *said)
     }
 }
 
-static void detach(struct cli_attach_watch *w)
+/* In a process of its own: what is flushed may have to wait until connections that die are made
+ * again, by this one. */
+static void detach(const struct cli_attach_watch *w)
 {
     struct cg_error err;
+    pid_t pid = fork();
 
+    if (pid < 0)
+        say(w, "detach: %s", strerror(errno));
+    if (pid != 0)
+        return;
     if (cli_detach_device(w->a.index, &err) < 0)
         say(w, "%s", err.message);
+    _exit(0);
 }
 
 int cli_attach_watch(struct cli_attach_watch *w, struct cg_error *err)
@@ -120,6 +129,8 @@ int cli_attach_watch(struct cli_attach_watch *w, struct cg_error *err)
 
     w->since = cli_seconds();
     while (is_attached(w)) {
+        while (waitpid(-1, NULL, WNOHANG) > 0)
+            ;
         if (w->broken)
             mend(w, &said);
         if (!w->broken)

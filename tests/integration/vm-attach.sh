@@ -248,6 +248,18 @@ cowgate detach --force $dev
 [ -z "$(ls /run/cowgate/attach)" ]
 mv /mnt/away /mnt/root
 
+say "the watcher is told to end when the server has died"
+dev=$(cowgate attach volumes/p/look)
+watcher=$(watcher $dev)
+kill -STOP $watcher
+kill -9 $(server volumes/p/look)
+kill -TERM $watcher
+kill -CONT $watcher
+wait_for 100 test ! -e /sys/block/${dev#/dev/}/pid
+wait_for 100 eval '! kill -0 $watcher'
+[ -z "$(server volumes/p/look)" ]
+[ -z "$(ls /run/cowgate/attach)" ]
+
 say "by force, when there's nobody left"
 dev=$(cowgate attach volumes/p/look)
 kill -9 $(watcher $dev)
