@@ -37,6 +37,7 @@ struct attach {
     uint64_t size;
     uint64_t flags;
     unsigned connections;
+    char whole[CG_NAME_MAX]; /* the image's name, or that of the one that it's a partition of */
 };
 
 enum { READ_ONLY = 256, CONNECTIONS, TIMEOUT, REQUEST_TIMEOUT, FOREGROUND, LIST };
@@ -128,6 +129,7 @@ static int check_image(struct attach *s)
     if (r == 0) {
         s->writable = name.space != CG_NAME_BACKUPS && !name.snapshot[0];
         cg_name_text(&name, false, a->image);
+        cg_name_text(&name, true, s->whole);
         if (!realpath(cg_gateway_root(cli->gateway), a->root))
             r = cg_error_set(&cli->err, errno, "find %s", cg_gateway_root(cli->gateway));
     }
@@ -143,11 +145,15 @@ static int refuse_second(void *opaque, int index)
     struct attach *s = opaque;
     CG_CLEANUP(cg_close) int fd = -1;
     struct cli_attachment other;
+    char whole[CG_NAME_MAX];
+    struct cg_name name;
     bool watched;
 
-    if (index == s->index || !cli_nbd_connected(index) ||
+    if (index == s->w.a.index || !cli_nbd_connected(index) ||
         cli_attachment_read(index, &other, &fd, &watched, NULL) < 0 || other.read_only ||
-        !other.root[0] || strcmp(other.image, s->w.a.image) || strcmp(other.root, s->w.a.root))
+        !other.root[0] || strcmp(other.root, s->w.a.root) ||
+        cg_name_parse(other.image, &name, NULL) < 0 ||
+        strcmp(cg_name_text(&name, true, whole), s->whole))
         return 0;
     return cg_error_say(&s->cli->err, EBUSY, "%s is /dev/nbd%d already (see --read-only)",
                         other.image, index);
@@ -162,6 +168,13 @@ static int refuse_written(struct attach *s)
                         "%s is being written by process %ld: attach an export of that process "
                         "(nbd+unix://...), or see --read-only",
                         s->w.a.image, s->writer);
+}
+
+static int check_second(struct attach *s)
+{
+    if (!s->w.a.root[0] || s->w.a.read_only || !s->writable)
+        return 0;
+    return cli_attachment_each(refuse_second, s, &s->cli->err);
 }
 
 /* A device that was attached by an attach which was killed is watched on. */
@@ -210,6 +223,13 @@ static int wait_for_device(struct attach *s)
     return cg_error_say(err, ETIMEDOUT, "%s doesn't come up", path);
 }
 
+static void learn(struct attach *s, const struct cli_nbd_link *said)
+{
+    s->size = said->size;
+    s->flags = said->flags;
+    s->connections = said->count;
+}
+
 static int connect_device(struct attach *s, int *ret_lock)
 {
     struct cli_attachment *a = &s->w.a;
@@ -219,14 +239,14 @@ static int connect_device(struct attach *s, int *ret_lock)
 
     if (r < 0)
         return r;
-    s->size = link.size;
-    s->flags = link.flags;
-    s->connections = link.count;
+    learn(s, &link);
     r = cli_nbd_kernel_connect(&link, s->index, &a->index, err);
     cli_nbd_link_close(&link);
     if (r < 0)
         return r;
     r = cli_attachment_write(a, ret_lock, err);
+    if (r == 0) /* who attached it meanwhile, or sees this one */
+        r = check_second(s);
     if (r == 0)
         r = wait_for_device(s);
     if (r < 0)
@@ -242,14 +262,9 @@ static int resume_device(struct attach *s, int *ret_lock)
     int r = cli_attachment_write(&s->w.a, ret_lock, err);
 
     if (r == 0)
-        r = cli_attach_connect(&s->w.a, &link, err);
-    if (r < 0)
-        return r;
-    s->size = link.size;
-    s->flags = link.flags;
-    s->connections = link.count;
-    r = cli_nbd_kernel_reconnect(&link, s->w.a.index, err);
-    cli_nbd_link_close(&link);
+        r = cli_attach_reconnect(&s->w.a, &link, err);
+    if (r == 0)
+        learn(s, &link);
     return r;
 }
 
@@ -372,8 +387,8 @@ static int attach(struct attach *s, const char *image, const char *device)
         r = cli_nbd_kernel_load(&cli->err);
     if (r == 0)
         r = check_device(s);
-    if (r == 0 && a->root[0] && !a->read_only && s->writable)
-        r = cli_attachment_each(refuse_second, s, &cli->err);
+    if (r == 0)
+        r = check_second(s);
     if (r == 0 && a->root[0] && !a->read_only && !s->resume)
         r = refuse_written(s);
     if (r == 0 && !s->resume)

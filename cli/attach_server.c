@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -73,6 +73,8 @@ static void become_server(const struct cli_attachment *a)
     /* The kernel may write to the device to get memory: it must not wait for that on behalf of him
      * who has to take what is written.  Only a wish: it needs a capability. */
     prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+    if (chdir("/") < 0) /* what it would keep from being unmounted */
+        _exit(126);
     execv("/proc/self/exe", (char *const *)args);
     _exit(127);
 }
@@ -120,7 +122,7 @@ static int start_server(const struct cli_attachment *a, int *ret_fd, struct cg_e
         ;
     if (r || n != sizeof server)
         return cg_error_set(err, r ? r : EAGAIN, "start a server");
-    int fd = (int)syscall(SYS_pidfd_open, server, 0);
+    int fd = pidfd_open(server, 0);
     if (fd < 0 && errno == ESRCH)
         return server_died(a, err);
     if (fd < 0)
@@ -138,7 +140,7 @@ static bool has_ended(int server, int milliseconds)
 
 static void end_server(int server)
 {
-    if (syscall(SYS_pidfd_send_signal, server, SIGTERM, NULL, 0) == 0)
+    if (pidfd_send_signal(server, SIGTERM, NULL, 0) == 0)
         has_ended(server, STOP_SECONDS * 1000);
 }
 
@@ -165,10 +167,10 @@ static int end_listener(const char *socket, int sig, struct cg_error *err)
         unlink(socket); /* what one leaves that was killed */
         return 0;
     }
-    CG_CLEANUP(cg_close) int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    CG_CLEANUP(cg_close) int fd = pidfd_open(pid, 0);
     if (fd < 0 || listener(socket) != pid) /* it ended by itself */
         return 0;
-    if (syscall(SYS_pidfd_send_signal, fd, sig, NULL, 0) < 0 && errno != ESRCH)
+    if (pidfd_send_signal(fd, sig, NULL, 0) < 0 && errno != ESRCH)
         return cg_error_set(err, errno, "end the server, process %ld", (long)pid);
     if (!has_ended(fd, STOP_SECONDS * 1000))
         return cg_error_say(err, EBUSY, "the server, process %ld, doesn't end", (long)pid);
@@ -250,7 +252,8 @@ static int device_size(int index, uint64_t *ret_size, struct cg_error *err)
     return 0;
 }
 
-int cli_attach_reconnect(const struct cli_attachment *a, struct cg_error *err)
+int cli_attach_reconnect(const struct cli_attachment *a, struct cli_nbd_link *ret_said,
+                         struct cg_error *err)
 {
     struct cli_nbd_link link;
     uint64_t size = 0;
@@ -264,6 +267,8 @@ int cli_attach_reconnect(const struct cli_attachment *a, struct cg_error *err)
                          (unsigned long long)link.size, a->index);
     if (r == 0)
         r = cli_nbd_kernel_reconnect(&link, a->index, err);
+    if (r == 0 && ret_said)
+        *ret_said = link;
     cli_nbd_link_close(&link);
     return r;
 }

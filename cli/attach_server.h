@@ -18,7 +18,10 @@ int cli_attach_server_kill(const char *socket, struct cg_error *err);
 int cli_attach_connect(const struct cli_attachment *a, struct cli_nbd_link *ret_link,
                        struct cg_error *err);
 
-/* As cli_attach_connect, and hands the connections to the device for those that are dead. */
-int cli_attach_reconnect(const struct cli_attachment *a, struct cg_error *err);
+/* As cli_attach_connect, and hands the connections to the device for those that are dead.  -ESTALE:
+ * the image has become smaller than the device.  *ret_said (may be NULL): what the server said;
+ * its connections are gone. */
+int cli_attach_reconnect(const struct cli_attachment *a, struct cli_nbd_link *ret_said,
+                         struct cg_error *err);
 
 #endif

@@ -91,7 +91,7 @@ static void mend(struct cli_attach_watch *w, bool *said)
     cli_nbd_watch_read(w->news, w->a.index);
     int r = end_stuck_server(w, &err);
     if (r == 0)
-        r = cli_attach_reconnect(&w->a, &err);
+        r = cli_attach_reconnect(&w->a, NULL, &err);
     if (r == 0) {
         say(w, "connected again");
         w->since = cli_seconds();

@@ -246,7 +246,7 @@ static int wait_for_watcher(const struct cli_attachment *a, int lock, struct cg_
 /* Requests may be waiting for connections that nobody makes again. */
 static int revive(const struct cli_attachment *a, struct cg_error *err)
 {
-    int r = cli_attach_reconnect(a, err);
+    int r = cli_attach_reconnect(a, NULL, err);
 
     return r < 0 ? cg_error_prefix(err, r,
                                    "it can't be flushed, so it stays attached (but with "

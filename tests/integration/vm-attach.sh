@@ -31,7 +31,8 @@ cowgate create volumes/p/disk --size 1G
 
 say "the module is loaded, and a free device found"
 [ ! -e /sys/module/nbd ]
-dev=$(cowgate attach --request-timeout 15 volumes/p/disk)
+dev=$(cd /mnt && cowgate attach --request-timeout 15 volumes/p/disk)
+[ "$(readlink /proc/$(server volumes/p/disk)/cwd)" = / ]
 [ "$dev" = /dev/nbd0 ]
 must_fail 'is volumes/p/disk already' cowgate attach volumes/p/disk $dev
 must_fail 'is /dev/nbd0 already' cowgate attach volumes/p/disk
@@ -52,6 +53,7 @@ mkdir -p /ext4 /xfs /look
 mount ${dev}p1 /ext4
 mount ${dev}p2 /xfs
 must_fail 'mounted on /ext4' cowgate detach $dev
+must_fail 'is /dev/nbd0 already' cowgate attach volumes/p/disk.p1
 dd if=/dev/urandom of=/ext4/kept bs=1M count=4 2>/dev/null
 (cd /ext4 && sha256sum kept) >/sums
 
@@ -259,6 +261,20 @@ wait_for 100 test ! -e /sys/block/${dev#/dev/}/pid
 wait_for 100 eval '! kill -0 $watcher'
 [ -z "$(server volumes/p/look)" ]
 [ -z "$(ls /run/cowgate/attach)" ]
+
+say "a volume that has become smaller while nobody watched"
+cowgate create volumes/p/small --size 16M
+cowgate snapshot volumes/p/small@16
+cowgate resize volumes/p/small 32M
+dev=$(cowgate attach volumes/p/small)
+kill -9 $(watcher $dev)
+kill -9 $(server volumes/p/small)
+cowgate rollback volumes/p/small@16
+must_fail 'fewer than /dev/nbd' cowgate attach volumes/p/small $dev
+[ "$(cat /sys/block/${dev#/dev/}/size)" = 65536 ]
+cowgate resize volumes/p/small 32M
+[ "$(cowgate attach volumes/p/small $dev)" = $dev ]
+cowgate detach $dev
 
 say "by force, when there's nobody left"
 dev=$(cowgate attach volumes/p/look)
