@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <time.h>
@@ -234,7 +235,12 @@ static int clean_up(const struct cli_attachment *a, struct cg_error *err)
 /* The watcher finds the device gone, ends its server and itself. */
 static int wait_for_watcher(const struct cli_attachment *a, int lock, struct cg_error *err)
 {
-    if (kill(a->watcher, SIGHUP) < 0 && errno != ESRCH)
+    CG_CLEANUP(cg_close) int fd = pidfd_open(a->watcher, 0);
+
+    /* While that is locked the pid is his, and so is fd. */
+    if (flock(lock, LOCK_SH | LOCK_NB) == 0)
+        return 0;
+    if (fd >= 0 && pidfd_send_signal(fd, SIGHUP, NULL, 0) < 0 && errno != ESRCH)
         return cg_error_set(err, errno, "wake process %ld", (long)a->watcher);
     while (flock(lock, LOCK_SH) < 0) {
         if (errno != EINTR)
