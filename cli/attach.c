@@ -341,6 +341,14 @@ static int stay(struct attach *s, int done)
     return r;
 }
 
+/* What the caller had open, a lock say, isn't for who stays. */
+static void close_others(int fd)
+{
+    if (fd > 3)
+        close_range(3, (unsigned)fd - 1, 0);
+    close_range((unsigned)fd + 1, UINT_MAX, 0);
+}
+
 /* Makes the watcher and waits until it has the device. */
 static int stay_behind(struct attach *s)
 {
@@ -358,8 +366,8 @@ static int stay_behind(struct attach *s)
         return cli_failed(s->cli);
     }
     if (child == 0) {
-        close(done[0]);
         setsid();
+        close_others(done[1]);
         exit(stay(s, done[1]));
     }
     close(done[1]);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@ enum {
     RETRY_MS = 500, /* between attempts to reach a server, at first */
     RETRY_MAX_MS = 10000,
     SETTLE_MS = 50, /* that the other connections may take to die too */
+    LOG_MAX = 1 << 20,
 };
 
 __attribute__((format(printf, 2, 3))) static void say(const struct cli_attach_watch *w,
@@ -102,6 +104,18 @@ static void mend(struct cli_attach_watch *w, bool *said)
     }
 }
 
+/* A server that has no room may say so for each write.  The log is in memory, as are the maps of
+ * volumes: it must not take all of that. */
+static void cut_log(const struct cli_attach_watch *w)
+{
+    char path[PATH_MAX];
+    struct stat st;
+
+    if (cli_attachment_path(w->a.id, ".log", path, sizeof path, NULL) == 0 &&
+        stat(path, &st) == 0 && st.st_size > LOG_MAX && truncate(path, 0) < 0)
+        say(w, "cut %s: %s", path, strerror(errno));
+}
+
 /* In a process of its own: what is flushed may have to wait until connections that die are made
  * again, by this one. */
 static void detach(const struct cli_attach_watch *w)
@@ -131,6 +145,7 @@ int cli_attach_watch(struct cli_attach_watch *w, struct cg_error *err)
     while (is_attached(w)) {
         while (waitpid(-1, NULL, WNOHANG) > 0)
             ;
+        cut_log(w);
         if (w->broken)
             mend(w, &said);
         if (!w->broken)

@@ -31,7 +31,11 @@ cowgate create volumes/p/disk --size 1G
 
 say "the module is loaded, and a free device found"
 [ ! -e /sys/module/nbd ]
+exec 9>/lock
+flock 9
 dev=$(cd /mnt && cowgate attach --request-timeout 15 volumes/p/disk)
+exec 9>&-
+flock -n /lock true
 [ "$(readlink /proc/$(server volumes/p/disk)/cwd)" = / ]
 [ "$dev" = /dev/nbd0 ]
 must_fail 'is volumes/p/disk already' cowgate attach volumes/p/disk $dev
@@ -44,6 +48,10 @@ must_fail '/run/none' cowgate attach 'nbd+unix:///?socket=/run/none'
 [ "$(ls /run/cowgate/attach | wc -l)" = 3 ] # of the one that is there
 cowgate attach --list | grep -q "^$dev .*volumes/p/disk"
 cowgate --json attach --list | grep -q '"watched": true'
+
+log=$(ls /run/cowgate/attach/*.log)
+head -c 2000000 /dev/zero >>$log
+wait_for 60 eval '[ $(stat -c %s $log) -lt 100000 ]'
 
 say "partitions, ext4 and XFS"
 printf 'size=400M\nsize=500M\n' | sfdisk -q $dev
@@ -288,6 +296,6 @@ SH
 truncate -s 3G disk.raw
 vm_modules+=(virtio_blk ext4 xfs)
 vm_later=(nbd)
-vm_programs+=(mkfs.ext4 e2fsck mkfs.xfs xfs_repair sfdisk pgrep)
+vm_programs+=(flock mkfs.ext4 e2fsck mkfs.xfs xfs_repair sfdisk pgrep)
 vm_cowgate
 vm_seconds=1200 vm_run script -drive file=disk.raw,format=raw,if=virtio,cache=unsafe
