@@ -232,12 +232,22 @@ static int remove_draft(struct cg_space *space, const struct cg_name *name, stru
     return r;
 }
 
+/* A volume found no room for giving room back, and has a little now. */
+static bool found_spare(struct cli *cli, const struct cg_name *name, int r)
+{
+    return (r == -ENOSPC || r == -EDQUOT) && name->space == CG_NAME_VOLUMES &&
+           cg_gateway_use_spare(cli->gateway);
+}
+
 /* The snapshot is gone; what only it needed takes longer. */
 static int reclaim(struct cli *cli, struct cg_space *space, const struct cg_name *name,
                    const char *text)
 {
     const struct cg_progress *p = cli_progress_begin(cli, "give back space");
-    int r = cg_space_reclaim(space, name, p->report, p->opaque, &cli->err);
+    int r;
+    do
+        r = cg_space_reclaim(space, name, p->report, p->opaque, &cli->err);
+    while (found_spare(cli, name, r));
     cli_progress_end();
     if (r == 1 && !cli->quiet)
         fprintf(stderr,
@@ -259,7 +269,10 @@ int cli_delete(struct cli *cli, int argc, char **argv)
     CLI_ARGS(options, cli_set_flag, &snapshots, 1, 1);
     if (cli_whole_name(cli, argv[optind], &name, &space) < 0)
         return cli_failed(cli);
-    int r = cg_space_remove(space, &name, snapshots ? CG_REMOVE_SNAPSHOTS : 0, &cli->err);
+    int r;
+    do
+        r = cg_space_remove(space, &name, snapshots ? CG_REMOVE_SNAPSHOTS : 0, &cli->err);
+    while (found_spare(cli, &name, r));
     if (r == -ENOENT && name.space != CG_NAME_BACKUPS && !name.snapshot[0])
         r = remove_draft(space, &name, &cli->err);
     if (r == -ENOTEMPTY)

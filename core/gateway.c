@@ -16,6 +16,7 @@
 #include "core/image/readahead.h"
 #include "core/image/window.h"
 #include "core/module.h"
+#include "core/pool_spare.h"
 #include "core/pool_watch.h"
 #include "core/root.h"
 #include "core/volumes/volumes.h"
@@ -69,6 +70,11 @@ int cg_gateway_watch_pool(struct cg_gateway *g, void (*say)(const char *message)
 void cg_gateway_look_at_pool(struct cg_gateway *g)
 {
     cg_pool_watch_look(g->watch);
+}
+
+bool cg_gateway_use_spare(struct cg_gateway *g)
+{
+    return cg_pool_spare_use(g->root.pool);
 }
 
 const char *cg_gateway_project(struct cg_gateway *g)

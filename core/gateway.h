@@ -49,6 +49,10 @@ int cg_gateway_watch_pool(struct cg_gateway *gateway, void (*say)(const char *me
                           struct cg_error *err);
 void cg_gateway_look_at_pool(struct cg_gateway *gateway);
 
+/* For what gives room back and finds none in the pool: true if there is a little now, which who
+ * watches the pool had kept for that; to be tried again then. */
+bool cg_gateway_use_spare(struct cg_gateway *gateway);
+
 /* The project that the gateway is bound to, or NULL. */
 const char *cg_gateway_project(struct cg_gateway *gateway);
 

@@ -12,6 +12,7 @@
 
 #include "core/base/cleanup.h"
 #include "core/base/size.h"
+#include "core/pool_spare.h"
 #include "core/pool_watch.h"
 #include "core/space.h"
 
@@ -95,6 +96,7 @@ static void look_locked(struct cg_pool_watch *w)
     struct room room;
     char text[512];
 
+    cg_pool_spare_keep(w->pool);
     if (find_room(w->pool, &room, NULL) < 0)
         return;
     if (room.percent >= w->level && room.percent > w->said) {

@@ -33,5 +33,5 @@ cowgate export volumes/p/disk ./disk.raw
 e2fsck -fn disk.raw
 debugfs -R 'dump kept kept' disk.raw
 sha256sum -c host/sums
-used=$(du -sk "$COWGATE_ROOT/pool" | cut -f 1)
+used=$(du -sk --exclude=.spare "$COWGATE_ROOT/pool" | cut -f 1)
 [ "$used" -lt $((16 << 10)) ] || fail "$used KiB are used by 4 MiB of data"

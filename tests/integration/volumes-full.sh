@@ -31,6 +31,7 @@ stop "$serve_pid"
 mkdir run
 mount -t tmpfs -o size=64k,mode=0700 tmpfs run
 cleanup_fn umount -l "$tmp/run"
+own_run=$COWGATE_RUN
 export COWGATE_RUN=$tmp/run
 start_serve "$tmp/s2"
 v=$(uri "$tmp/s2" volumes/acme/v)
@@ -46,3 +47,25 @@ stop "$serve_pid"
 start_serve "$tmp/s3"
 v=$(uri "$tmp/s3" volumes/acme/v)
 good -r -c 'read -P 5 1M 64k' -c 'read -P 6 600M 64k' -c 'read -P 4 300M 3M'
+stop "$serve_pid"
+
+# A snapshot can be deleted in a full pool, and gives room back.
+export COWGATE_RUN=$own_run
+mkdir larger
+mount -t tmpfs -o size=160M tmpfs larger
+cleanup_fn umount -l "$tmp/larger"
+export COWGATE_ROOT=$tmp/larger/root
+cowgate init
+cowgate create volumes/acme/v --size 1G
+start_serve "$tmp/s4"
+v=$(uri "$tmp/s4" volumes/acme/v)
+good -c 'write -P 1 0 30M'
+wait_for 10 test -s larger/root/pool/.spare
+cowgate snapshot volumes/acme/v@s
+good -c 'write -P 2 0 30M' -c flush
+head -c 200M /dev/zero >larger/filler 2>/dev/null || true
+q -c 'write -P 3 200M 4M' || true
+grep -q 'No space left' qemu-io.log || fail "no ENOSPC: $(cat qemu-io.log)"
+cowgate delete volumes/acme/v@s
+good -c 'write -P 3 200M 16M' -c flush
+good -r -c 'read -P 2 0 30M' -c 'read -P 3 200M 16M'
