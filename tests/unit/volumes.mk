@@ -3,7 +3,7 @@ unit_tests += tests/unit/test-volumes tests/unit/test-volumes-oracle \
 	tests/unit/test-volumes-faults tests/unit/test-volumes-holds tests/unit/test-volumes-flush \
 	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-fill \
 	tests/unit/test-volumes-control tests/unit/test-volumes-index tests/unit/test-volumes-map \
-	tests/unit/test-volumes-moment
+	tests/unit/test-volumes-moment tests/unit/test-volumes-together
 thread_tests += tests/unit/test-volumes-control tests/unit/test-volumes-fill tests/unit/test-volumes-flush \
 	tests/unit/test-volumes-holds tests/unit/test-volumes-index tests/unit/test-volumes-map \
 	tests/unit/test-volumes-meanwhile tests/unit/test-volumes-moment \
@@ -88,3 +88,7 @@ tests_unit_test_volumes_sequences_SOURCES = tests/unit/test-volumes-sequences.c 
 	tests/unit/recorder.c tests/unit/recorder.h tests/unit/recorder-replay.c tests/unit/recorder-log.h
 tests_unit_test_volumes_sequences_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_sequences_LDFLAGS = $(tests_unit_test_volumes_crash_LDFLAGS)
+
+tests_unit_test_volumes_together_SOURCES = tests/unit/test-volumes-together.c $(volumes_faults)
+tests_unit_test_volumes_together_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_together_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
