@@ -17,8 +17,9 @@
 #include "tests/unit/volumes-faults.h"
 #include "tests/unit/cmocka-all.h"
 
-#define BASE (UINT64_C(64) * 1024 * 1024 - 128 * 1024) /* a window of the map ends 128 KiB later   \
-                                                        */
+#define BASE                                                                                       \
+    (UINT64_C(64) * 1024 * 1024 - 128 * 1024) /* a window of the map ends 128 KiB later            \
+                                               */
 #define LENGTH (256u * 1024 + 1536)
 #define SPACES 3
 #define VOLUMES 4
