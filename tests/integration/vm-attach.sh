@@ -222,7 +222,7 @@ kill $watch
 wait $watch
 [ ! -e /sys/block/${dev#/dev/}/pid ] && [ -z "$(server volumes/p/look)" ]
 [ -z "$(ls /run/cowgate/attach)" ]
-dev=$(cowgate attach --timeout 3 volumes/p/look)
+dev=$(cowgate attach --timeout 3 --request-timeout 15 volumes/p/look)
 dd if=$dev bs=1M skip=960 count=4 2>/dev/null | cmp - /blob
 
 say "the server stays away for longer than --timeout"
@@ -237,13 +237,13 @@ must_fail 'stays attached' cowgate detach $dev
 mv /mnt/away /mnt/root
 wait_for 120 read_at 100000
 kill -9 $(server volumes/p/look)
-read_at 110000 # waits again
+wait_for 120 read_at 110000
 
 say "a larger size is seen when a server is connected to again"
 cowgate resize volumes/p/look 2G
 [ "$(blockdev --getsize64 $dev)" = $((1 << 30)) ]
 kill $(server volumes/p/look)
-wait_for 60 eval '[ "$(blockdev --getsize64 $dev)" = $((2 << 30)) ]'
+wait_for 120 eval '[ "$(blockdev --getsize64 $dev)" = $((2 << 30)) ]'
 read_at 500000
 mkswap $dev >/dev/null
 swapon $dev
