@@ -98,7 +98,11 @@ int cg_writer_describe(int lock_fd, const struct cg_writer *writer, struct cg_er
 
 int cg_writer_clear(int lock_fd)
 {
-    return ftruncate(lock_fd, 0) < 0 ? -errno : 0;
+    if (ftruncate(lock_fd, 0) < 0)
+        return -errno;
+    /* A block of it stays: in a full pool, too, there can be a writer, who may give room back. */
+    (void)!fallocate(lock_fd, FALLOC_FL_KEEP_SIZE, 0, CG_WRITER_RECORD);
+    return 0;
 }
 
 int cg_writer_run_dir(int dirfd, char ret[static PATH_MAX], bool *ret_left, struct cg_error *err)

@@ -66,6 +66,12 @@ good -c 'write -P 2 0 30M' -c flush
 head -c 200M /dev/zero >larger/filler 2>/dev/null || true
 q -c 'write -P 3 200M 4M' || true
 grep -q 'No space left' qemu-io.log || fail "no ENOSPC: $(cat qemu-io.log)"
+stop "$serve_pid"
+start_serve "$tmp/s5" # whose client gives room back
+v=$(uri "$tmp/s5" volumes/acme/v)
+good -c 'discard 20M 8M' -c flush -c 'write -P 4 200M 1M' -c 'write -P 2 20M 1M' -c flush
+q -c 'write -P 3 300M 30M' || true
+grep -q 'No space left' qemu-io.log || fail "no ENOSPC: $(cat qemu-io.log)"
 cowgate delete volumes/acme/v@s
 good -c 'write -P 3 200M 16M' -c flush
-good -r -c 'read -P 2 0 30M' -c 'read -P 3 200M 16M'
+good -r -c 'read -P 2 0 21M' -c 'read -P 0 21M 7M' -c 'read -P 2 28M 2M' -c 'read -P 3 200M 16M'

@@ -17,9 +17,8 @@
 #include "tests/unit/volumes-faults.h"
 #include "tests/unit/cmocka-all.h"
 
-#define BASE                                                                                       \
-    (UINT64_C(64) * 1024 * 1024 - 128 * 1024) /* a window of the map ends 128 KiB later            \
-                                               */
+/* A window of the map ends 128 KiB later. */
+#define BASE (UINT64_C(64) * 1024 * 1024 - 128 * 1024)
 #define LENGTH (256u * 1024 + 1536)
 #define SPACES 3
 #define VOLUMES 4
