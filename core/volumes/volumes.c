@@ -196,11 +196,12 @@ static int space_remove(void *self, const struct cg_name *name, unsigned flags,
     if (r < 0)
         return r;
     cg_moment_clean(self);
+    /* Also if this one is gone: what it held may not be.  And what is left of clones has layers. */
+    cg_pool_dir_clean(self);
     if (*name->snapshot) {
         snprintf(change.snapshot, sizeof change.snapshot, "%s", name->snapshot);
         return cg_change(self, name, &change, NULL, err);
     }
-    cg_pool_dir_clean(self); /* also if this one is gone: what it held may not be */
     if (!(flags & CG_REMOVE_SNAPSHOTS))
         r = check_snapshots(self, name, err);
     return r < 0 ? r : cg_pool_dir_remove(self, name, err);

@@ -164,6 +164,31 @@ static void test_clones(void **state)
     pool_create(pool.space, V, SIZE); /* for the end */
 }
 
+static void clone_b(struct cg_space *space)
+{
+    pool_clone(space, V "@b", "volumes/p/c");
+}
+
+/* What is left of a clone that was never there keeps nothing. */
+static void test_killed_clone(void **state)
+{
+    struct cg_name c = pool_name("volumes/p/c");
+    struct cg_identity id;
+    struct cg_error err;
+
+    (void)state;
+    for (unsigned at = 1;; at++) {
+        prepare();
+        if (!in_killed_process_at(at, clone_b))
+            break;
+        if (cg_space_identify(pool.space, &c, &id, &err) == 0)
+            pool_remove(pool.space, "volumes/p/c");
+        pool_remove(pool.space, V "@b");
+        assert_int_equal(reclaim(), 0);
+        assert_int_equal(layers(), 1);
+    }
+}
+
 /* Two different layers stand on one: what the one has must not get to the other. */
 static void test_branches(void **state)
 {
@@ -520,13 +545,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, merging_setup, merging_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_at_rest),    TEST(test_while_written),
-        TEST(test_readers),    TEST(test_clones),
-        TEST(test_branches),   TEST(test_cancelled),
-        TEST(test_no_room),    TEST(test_no_room_while_read),
-        TEST(test_room_taken), TEST(test_writer_comes),
-        TEST(test_killed),     TEST(test_identity),
-        TEST(test_any_order),
+        TEST(test_at_rest),    TEST(test_while_written), TEST(test_readers),
+        TEST(test_clones),     TEST(test_killed_clone),  TEST(test_branches),
+        TEST(test_cancelled),  TEST(test_no_room),       TEST(test_no_room_while_read),
+        TEST(test_room_taken), TEST(test_writer_comes),  TEST(test_killed),
+        TEST(test_identity),   TEST(test_any_order),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
