@@ -48,14 +48,14 @@ static void forget_sealed(struct cg_volume *v)
         cg_map_forget(v->dirfd, v->json.head.uuid[i], v->run);
 }
 
-/* Where in head the layers begin that mine shows; -1 if head shows something else.  A layer below
- * may have come between them and their parent, or instead of it (flatten). */
-static long place_of(const struct cg_layers *head, const struct cg_layers *mine, bool parent)
+/* Where in head the layers begin that mine shows; -1 if head shows something else.  below: one may
+ * have come below them, between them and their parent, or instead of it (flatten). */
+static long place_of(const struct cg_layers *head, const struct cg_layers *mine, bool below)
 {
     for (size_t at = 0; at + mine->count <= head->count; at++) {
         struct cg_layers rest = { .count = head->count - at, .uuid = head->uuid + at };
         if (cg_layers_begin_with(&rest, mine))
-            return at == 0 || parent ? (long)at : -1;
+            return at == 0 || below ? (long)at : -1;
     }
     return -1;
 }
@@ -94,6 +94,43 @@ static int follow(struct cg_volume *v, struct cg_layer *top, bool left, struct c
     return r < 0 || found ? r : cg_writer_lost(v->run, err);
 }
 
+/* What a layer stands for by now is that layer in mine too. */
+static int replace(const struct cg_volume_json *json, struct cg_layers *mine, bool *ret_replaced,
+                   struct cg_error *err)
+{
+    size_t gone = *json->instead && !cg_volume_json_gathers(json)
+                      ? cg_layers_replaced(mine, &json->inherited, json->instead)
+                      : 0;
+
+    *ret_replaced = gone > 0;
+    if (!gone)
+        return 0;
+    mine->count -= gone;
+    memmove(mine->uuid, mine->uuid + gone, mine->count * sizeof *mine->uuid);
+    return cg_layers_insert(mine, json->instead, err);
+}
+
+/* The layers that this handle has been showing, as the volume would have them now. */
+static int mine_now(struct cg_volume *v, struct cg_layers *ret, bool *ret_replaced,
+                    struct cg_error *err)
+{
+    struct cg_layers mine;
+    int r = cg_volume_layers_of(v->head, &mine, err);
+
+    if (r < 0)
+        return r;
+    r = replace(&v->json, &mine, ret_replaced, err);
+    if (r == 0 && !*ret_replaced && !cg_volume_json_names(&v->json, v->filling)) { /* given up */
+        cg_layers_remove(&mine, v->filling);
+        r = replace(&v->json, &mine, ret_replaced, err);
+    }
+    if (r < 0)
+        cg_layers_clear(&mine);
+    else
+        *ret = mine;
+    return r;
+}
+
 /* Checks that the volume shows what this handle has been showing, and goes on with its chain of
  * now. */
 static int refresh_chain(struct cg_volume *v, bool left, struct cg_error *err)
@@ -102,16 +139,16 @@ static int refresh_chain(struct cg_volume *v, bool left, struct cg_error *err)
     struct cg_layers *head = &v->json.head;
     struct cg_layer **open = NULL;
     struct cg_layers mine;
-    int r = cg_volume_layers_of(v->head, &mine, err);
+    bool replaced;
+    int r = mine_now(v, &mine, &replaced, err);
 
     if (r < 0)
         return r;
-    if (!cg_volume_json_names(&v->json, v->filling)) /* given up */
-        cg_layers_remove(&mine, v->filling);
-    long at = place_of(head, &mine, parent);
+    long at = place_of(head, &mine, parent || *v->json.filling);
     size_t above = at < 0 ? 0 : (size_t)at + mine.count;
-    bool same = at == 0 && head->size == cg_chain_size(v->head) && above == head->count &&
-                mine.count == cg_chain_count(v->head) && !parent == !*v->json.parent;
+    bool same = !replaced && at == 0 && head->size == cg_chain_size(v->head) &&
+                above == head->count && mine.count == cg_chain_count(v->head) &&
+                !parent == !*v->json.parent;
     cg_layers_clear(&mine);
     if (at < 0 || head->size < cg_chain_size(v->head))
         return stale(v, err);

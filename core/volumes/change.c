@@ -53,21 +53,10 @@ static void replace_head(struct cg_volume *v, struct cg_chain *chain)
     cg_chain_retire(old, &v->retired);
 }
 
-/* Of layers that no chain has any more nothing is to be said. */
-static void forget_mixed(struct cg_volume_json *json)
-{
-    for (size_t i = json->mixed.count; i-- > 0;) {
-        char uuid[CG_UUID_LEN + 1];
-        strcpy(uuid, json->mixed.uuid[i]);
-        if (!cg_volume_json_names(json, uuid))
-            cg_layers_remove(&json->mixed, uuid);
-    }
-}
-
 int cg_change_commit_gated(struct cg_volume *v, struct cg_volume_json *json, struct cg_chain *chain,
                            struct cg_error *err)
 {
-    forget_mixed(json);
+    cg_volume_json_forget(json);
     int r = cg_volume_json_write(v->dirfd, json, err);
 
     if (r < 0) {

@@ -34,6 +34,7 @@ static void release(struct cg_volume *v)
     if (v->dirfd >= 0)
         close(v->dirfd);
     cg_volume_json_clear(&v->json);
+    cg_layers_clear(&v->replaced);
     pthread_rwlock_destroy(&v->gate);
     pthread_mutex_destroy(&v->change);
 }

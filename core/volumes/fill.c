@@ -23,10 +23,9 @@
 
 struct job {
     const struct cg_fill *fill;
-    struct cg_image *parent;
     struct cg_layer *layer;
     struct cg_pace pace;
-    uint64_t size; /* of the parent */
+    uint64_t size; /* of what it's filled from */
     uint64_t piece;
     uint64_t next;            /* what lies before is done; a multiple of CG_BLOCK */
     uint8_t *buf;             /* of a piece */
@@ -106,10 +105,11 @@ static int fill_piece(struct job *j, uint64_t start, uint64_t len, uint64_t ahea
     if (r < 0 || n == 0)
         return r;
     cg_pace_wait(&j->pace, len);
-    if (cg_parent_give_way(j->fill->parent) && ahead && j->fill->rate == 0)
-        cg_image_prefetch(j->parent, cg_min(ahead, PIECE), end);
+    bool quiet = !j->fill->parent || cg_parent_give_way(j->fill->parent);
+    if (quiet && ahead && j->fill->rate == 0)
+        cg_image_prefetch(j->fill->from, cg_min(ahead, PIECE), end);
     memset(j->buf + in_parent, 0, len - in_parent);
-    r = cg_image_pread(j->parent, j->buf, in_parent, start, err);
+    r = cg_image_pread(j->fill->from, j->buf, in_parent, start, err);
     j->unsaved = true;
     while (r == 0 && n > 0) {
         r = put(j, j->buf + (off - start), n, off, err);
@@ -125,7 +125,7 @@ static int fill_recent(struct job *j, struct cg_error *err)
 {
     uint64_t off;
 
-    if (!cg_parent_recent(j->fill->parent, &off))
+    if (!j->fill->parent || !cg_parent_recent(j->fill->parent, &off))
         return 0;
     off -= off % j->piece;
     return fill_piece(j, off, cg_min(j->piece, cg_round_up(j->size, CG_BLOCK) - off), 0, err);
@@ -157,8 +157,7 @@ static int fill_all(struct job *j, struct cg_error *err)
 {
     uint64_t rate = j->fill->rate;
 
-    j->parent = cg_parent_image(j->fill->parent);
-    j->size = cg_image_size(j->parent);
+    j->size = cg_image_size(j->fill->from);
     /* Someone who waits for the next piece can't be told to stop. */
     j->piece = rate ? cg_min(cg_max(cg_round_down(rate / 8, PIECE_MIN), PIECE_MIN), PIECE) : PIECE;
     j->buf = cg_bulk_buffer(j->piece);
@@ -166,9 +165,22 @@ static int fill_all(struct job *j, struct cg_error *err)
         return cg_error_set(err, ENOMEM, "fill a layer");
     j->saved = now();
     cg_pace_init(&j->pace, rate);
-    int r = cg_image_walk(j->parent, 0, j->size, fill_extent, j, err);
+    int r = cg_image_walk(j->fill->from, 0, j->size, fill_extent, j, err);
     cg_pace_clear(&j->pace);
     free(j->buf);
+    return r;
+}
+
+/* With its locks: from here on nobody else writes into it, merging included. */
+static int check_filling(const struct cg_fill *f, struct cg_error *err)
+{
+    struct cg_volume_json json;
+    int r = cg_volume_json_read(f->dirfd, &json, NULL, err);
+
+    if (r < 0)
+        return r;
+    r = strcmp(json.filling, f->uuid) != 0;
+    cg_volume_json_clear(&json);
     return r;
 }
 
@@ -185,7 +197,9 @@ static int begin(struct job *j, struct cg_error *err)
         r = cg_layer_lock_data(j->layer, err);
     if (r == -EWOULDBLOCK)
         return cg_error_say(err, EBUSY, "it is being filled by another process");
-    if (r < 0)
+    if (r == 0)
+        r = check_filling(f, err);
+    if (r != 0)
         return r;
     cg_map_forget(f->dirfd, f->uuid, run);
     r = cg_layer_begin(j->layer, run, err);

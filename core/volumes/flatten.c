@@ -3,15 +3,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
-#include "core/base/size.h"
 #include "core/volumes/change.h"
 #include "core/volumes/fill.h"
+#include "core/volumes/filling.h"
 #include "core/volumes/flatten.h"
+#include "core/volumes/gather.h"
 
 /* For about two seconds: the process that filled for somebody who was killed takes a moment to
  * notice. */
@@ -31,142 +31,6 @@ enum {
     HELD = 1, /* done, but somebody still reads through the parent */
     AGAIN = 2,
 };
-
-/* The chain of `head` without the layer `without`, with `lowest` (may be NULL) below it. */
-static struct cg_chain *rebuild(struct cg_chain *head, struct cg_layer *lowest, const char *without,
-                                struct cg_parent *parent)
-{
-    size_t count = cg_chain_count(head), n = 0;
-    struct cg_layer **layers = calloc(count + 1, sizeof *layers);
-
-    if (!layers)
-        return NULL;
-    if (lowest)
-        layers[n++] = lowest;
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(cg_layer_uuid(cg_chain_layer(head, i)), without) != 0)
-            layers[n++] = cg_chain_layer(head, i);
-    struct cg_chain *chain = cg_chain_new(cg_chain_size(head), layers, n, parent);
-    free(layers);
-    return chain;
-}
-
-/* The head of now with the filled layer as it is on disk now, or without it.  NULL in *ret_chain
- * if nobody reads v. */
-static int chain_of(struct cg_volume *v, const char *uuid, bool with, bool parent,
-                    struct cg_chain **ret_chain, struct cg_error *err)
-{
-    struct cg_layer *layer = NULL;
-
-    *ret_chain = NULL;
-    if (v->brief)
-        return 0;
-    int r = with ? cg_layer_open(v->dirfd, uuid, &layer, err) : 0;
-    if (r == 0 && layer)
-        r = cg_layer_lock(layer, LOCK_SH, err);
-    if (r == 0) {
-        *ret_chain = rebuild(v->head, layer, uuid, parent ? cg_chain_parent(v->head) : NULL);
-        r = *ret_chain ? 0 : cg_error_set(err, ENOMEM, "flatten %s", v->label);
-    }
-    cg_layer_unref(layer);
-    return r;
-}
-
-/* Says in json that uuid is below everything. */
-static int edit_begin(struct cg_volume_json *json, const char *uuid, struct cg_error *err)
-{
-    int r = cg_layers_insert(&json->head, uuid, err);
-
-    for (size_t i = 0; r == 0 && i < json->snapshots; i++)
-        r = cg_layers_insert(&json->snapshot[i].layers, uuid, err);
-    strcpy(json->filling, uuid);
-    return r;
-}
-
-static int edit_drop(struct cg_volume_json *json, const char *uuid, struct cg_error *err)
-{
-    cg_layers_remove(&json->head, uuid);
-    for (size_t i = 0; i < json->snapshots; i++) {
-        cg_layers_remove(&json->snapshot[i].layers, uuid);
-        if (json->snapshot[i].layers.count == 0)
-            return cg_error_say(err, EBUSY, "snapshot %s has no other layer",
-                                json->snapshot[i].name);
-    }
-    json->filling[0] = '\0';
-    return 0;
-}
-
-/* The layer is whole: it takes the parent's place, which is to be released. */
-static int edit_end(struct cg_volume_json *json, const char *uuid, struct cg_error *err)
-{
-    (void)uuid;
-    (void)err;
-    strcpy(json->release, json->parent);
-    strcpy(json->release_identity, json->parent_identity);
-    strcpy(json->release_uuid, json->uuid);
-    json->parent[0] = json->parent_identity[0] = json->filling[0] = '\0';
-    json->parent_size = 0;
-    return 0;
-}
-
-typedef int edit_fn(struct cg_volume_json *json, const char *uuid, struct cg_error *err);
-
-static int commit_locked(struct cg_volume *v, edit_fn *edit, const char *uuid, struct cg_error *err)
-{
-    struct cg_volume_json json;
-    struct cg_chain *chain;
-    int r = cg_volume_json_copy(&v->json, &json, err);
-
-    if (r < 0)
-        return r;
-    r = edit(&json, uuid, err);
-    if (r == 0)
-        r = chain_of(v, uuid, edit != edit_drop, edit != edit_end, &chain, err);
-    if (r < 0) {
-        cg_volume_json_clear(&json);
-        return r;
-    }
-    return cg_change_commit_locked(v, &json, chain, err);
-}
-
-/* Makes the layer that is to be filled, if there is none. */
-static int begin_locked(struct cg_volume *v, struct cg_error *err)
-{
-    char uuid[CG_UUID_LEN + 1];
-
-    if (*v->json.filling)
-        return 0;
-    cg_uuid(uuid);
-    int r = cg_layer_create(v->dirfd, uuid, cg_round_up(v->json.parent_size, CG_SECTOR), err);
-    if (r < 0)
-        return r;
-    r = cg_dir_sync(v->dirfd, ".", err);
-    if (r == 0)
-        r = commit_locked(v, edit_begin, uuid, err);
-    if (r < 0 && atomic_load(&v->failed) == 0)
-        cg_layer_remove(v->dirfd, uuid, v->run);
-    return r;
-}
-
-static int end(struct cg_volume *v, const char *uuid, struct cg_error *err)
-{
-    CG_LOCK(&v->change);
-    int r = cg_volume_check(v, err);
-
-    if (r == 0 && strcmp(v->json.filling, uuid) == 0)
-        r = commit_locked(v, edit_end, uuid, err);
-    return r;
-}
-
-/* Without room for the layer the guest needs what is left more. */
-static void give_up(struct cg_volume *v, const char *uuid)
-{
-    CG_LOCK(&v->change);
-
-    if (cg_volume_check(v, NULL) == 0 && strcmp(v->json.filling, uuid) == 0 &&
-        commit_locked(v, edit_drop, uuid, NULL) == 0)
-        cg_layer_remove(v->dirfd, uuid, v->run);
-}
 
 static bool is_full(int r)
 {
@@ -222,81 +86,122 @@ struct writing {
 static int tell(const struct order *order, uint64_t done, uint64_t total, struct cg_error *err)
 {
     if (order->progress && order->progress(order->opaque, done, total))
-        return cg_error_set(err, ECANCELED, "flatten");
+        return cg_error_say(err, ECANCELED, "interrupted");
     return 0;
-}
-
-/* What is durable is read from the layer from here on. */
-static int show(struct cg_volume *v, const char *uuid, struct cg_error *err)
-{
-    struct cg_chain *chain;
-    CG_LOCK(&v->change);
-    int r = chain_of(v, uuid, true, true, &chain, err);
-
-    if (r == 0)
-        cg_change_show_locked(v, chain);
-    return r;
 }
 
 static int report_writing(void *opaque, uint64_t done, uint64_t total, bool saved,
                           struct cg_error *err)
 {
     struct writing *w = opaque;
-    int r = saved ? show(w->v, w->uuid, err) : 0;
+    int r = saved ? cg_filling_show(w->v, w->uuid, err) : 0;
 
     return r < 0 ? r : tell(w->order, done, total, err);
 }
 
-/* 1, with the parent and the layer to fill, if there is a parent. */
-static int enter(struct cg_volume *v, struct cg_parent **ret_parent,
-                 char ret_uuid[static CG_UUID_LEN + 1], struct cg_error *err)
+/* What a layer is filled from. */
+struct source {
+    struct cg_image *image;
+    struct cg_parent *parent; /* may be NULL */
+};
+
+static void source_clear(struct source *s)
+{
+    cg_image_unref(s->image);
+    cg_parent_unref(s->parent);
+}
+
+/* What count layers show, or if there are none what the parent does, which is taken over. */
+static int source_new(struct cg_layer **layers, size_t count, struct cg_parent *parent,
+                      struct source *ret, struct cg_error *err)
+{
+    struct source s = { .parent = parent };
+
+    s.image =
+        count ? cg_gather_image(layers, count, parent) : cg_image_ref(cg_parent_image(parent));
+    if (!s.image) {
+        cg_parent_unref(parent);
+        return cg_error_set(err, ENOMEM, "flatten");
+    }
+    *ret = s;
+    return 0;
+}
+
+static int source_of_head(struct cg_volume *v, struct source *ret, struct cg_error *err)
+{
+    size_t count = cg_chain_count(v->head), n = 0;
+    CG_CLEANUP(cg_free) struct cg_layer **layers = calloc(count, sizeof *layers);
+    struct cg_parent *parent = cg_chain_parent(v->head);
+    bool gathers = cg_volume_json_gathers(&v->json);
+
+    if (!layers)
+        return cg_error_set(err, ENOMEM, "flatten");
+    for (size_t i = 0; gathers && i < count; i++)
+        if (cg_layers_has(&v->json.inherited, cg_layer_uuid(cg_chain_layer(v->head, i))))
+            layers[n++] = cg_chain_layer(v->head, i);
+    return source_new(layers, n, parent ? cg_parent_ref(parent) : NULL, ret, err);
+}
+
+/* 1, with the layer to fill and what from, if it isn't flat. */
+static int enter(struct cg_volume *v, struct source *ret, char ret_uuid[static CG_UUID_LEN + 1],
+                 struct cg_error *err)
 {
     CG_LOCK(&v->change);
     if (v->lock_fd < 0)
         return cg_error_set(err, EAGAIN, "%s", v->label);
-    if (!*v->json.parent)
+    if (!cg_filling_needed(v))
         return 0;
     if (v->flattening)
         return cg_error_say(err, EBUSY, "it is being flattened already");
     int r = cg_volume_check(v, err);
     if (r == 0)
-        r = begin_locked(v, err);
+        r = cg_filling_begin(v, err);
+    if (r == 0)
+        r = source_of_head(v, ret, err);
     if (r < 0)
         return r;
     v->flattening = true;
-    *ret_parent = cg_parent_ref(cg_chain_parent(v->head));
     strcpy(ret_uuid, v->json.filling);
     return 1;
 }
 
+/* 1: there may be more to do. */
 static int fill_writing(struct cg_volume *v, struct order *order, struct cg_error *err)
 {
     char uuid[CG_UUID_LEN + 1];
     struct writing w = { v, uuid, order };
-    struct cg_fill f = {
-        .dirfd = v->dirfd, .uuid = uuid, .rate = order->rate, .report = report_writing, .opaque = &w
-    };
-    int r = enter(v, &f.parent, uuid, err);
+    struct source source;
+    int r = enter(v, &source, uuid, err);
 
     if (r <= 0)
         return r;
+    struct cg_fill f = { .dirfd = v->dirfd,
+                         .uuid = uuid,
+                         .from = source.image,
+                         .parent = source.parent,
+                         .rate = order->rate,
+                         .report = report_writing,
+                         .opaque = &w };
     r = cg_fill(&f, err);
     if (r == 0)
-        r = end(v, uuid, err);
+        r = cg_filling_end(v, uuid, err);
     else if (is_full(r))
-        give_up(v, uuid);
+        cg_filling_drop(v, uuid);
     else
-        show(v, uuid, NULL);
-    cg_parent_unref(f.parent);
+        cg_filling_show(v, uuid, NULL);
+    source_clear(&source);
     CG_LOCK(&v->change);
     v->flattening = false;
-    return r;
+    return r < 0 ? r : 1;
 }
 
 static int flatten_writing(struct cg_volume *v, struct order *order, struct cg_error *err)
 {
-    int r = fill_writing(v, order, err);
+    int r;
 
+    do
+        r = fill_writing(v, order, err);
+    while (r == 1);
     if (r < 0)
         return r == -EAGAIN ? r : cg_error_prefix(err, r, "flatten %s", v->label);
     return finish(v, err);
@@ -356,22 +261,59 @@ static int report_alone(void *opaque, uint64_t done, uint64_t total, bool saved,
     return r < 0 ? r : cg_writer_alive(a->dirfd) ? AGAIN : 0;
 }
 
-/* With a parent that can't be released meanwhile, if there still is one. */
-static int open_parent(struct cg_volumes *space, int dirfd, struct cg_parent **ret_parent,
+static int read_json(int dirfd, const char *uuid, struct cg_volume_json *ret, struct cg_error *err)
+{
+    int r = cg_volume_json_read(dirfd, ret, NULL, err);
+
+    if (r < 0 || strcmp(ret->filling, uuid) == 0)
+        return r;
+    cg_volume_json_clear(ret);
+    return AGAIN;
+}
+
+/* With a parent that can't be released meanwhile, if there is one. */
+static int open_parent(struct cg_volumes *space, int dirfd, const char *uuid,
+                       struct cg_volume_json *json, struct cg_parent **ret_parent,
                        struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int fd = -1;
-    struct cg_volume_json json;
-    int r = cg_parent_lock(dirfd, &fd, err);
 
+    *ret_parent = NULL;
+    if (!*json->parent)
+        return 0;
+    int r = cg_parent_lock(dirfd, &fd, err);
+    cg_volume_json_clear(json);
     if (r == 0)
-        r = cg_volume_json_read(dirfd, &json, NULL, err);
-    if (r < 0)
-        return r;
-    r = *json.parent ? cg_parent_open(space, &json, fd, ret_parent, err) : AGAIN;
-    cg_volume_json_clear(&json);
-    if (r == 0)
+        r = read_json(dirfd, uuid, json, err);
+    if (r == 0 && *json->parent)
+        r = cg_parent_open(space, json, fd, ret_parent, err);
+    if (*ret_parent)
         fd = -1;
+    return r;
+}
+
+static int open_source(struct cg_volumes *space, int dirfd, const char *uuid, struct source *ret,
+                       struct cg_error *err)
+{
+    struct cg_layer **layers = NULL;
+    struct cg_volume_json json;
+    struct cg_parent *parent;
+    int r = read_json(dirfd, uuid, &json, err);
+
+    if (r != 0)
+        return r;
+    r = open_parent(space, dirfd, uuid, &json, &parent, err);
+    size_t count = r == 0 && cg_volume_json_gathers(&json) ? json.inherited.count : 0;
+    if (count)
+        r = cg_volume_open_layers(dirfd, &json.inherited, true, &layers, err);
+    if (r == -ENOENT) /* somebody else has done it */
+        r = AGAIN;
+    if (r == 0)
+        r = source_new(layers, count, parent, ret, err);
+    else
+        cg_parent_unref(parent);
+    cg_volume_close_layers(layers, count);
+    cg_volume_json_clear(&json);
     return r;
 }
 
@@ -379,18 +321,23 @@ static int fill_alone(struct cg_volumes *space, int dirfd, const char *uuid, str
                       struct cg_error *err)
 {
     struct alone a = { dirfd, order };
-    struct cg_fill f = {
-        .dirfd = dirfd, .uuid = uuid, .rate = order->rate, .report = report_alone, .opaque = &a
-    };
-    int r = open_parent(space, dirfd, &f.parent, err);
+    struct source source;
+    int r = open_source(space, dirfd, uuid, &source, err);
 
     if (r != 0)
         return r;
+    struct cg_fill f = { .dirfd = dirfd,
+                         .uuid = uuid,
+                         .from = source.image,
+                         .parent = source.parent,
+                         .rate = order->rate,
+                         .report = report_alone,
+                         .opaque = &a };
     r = cg_fill(&f, err);
-    cg_parent_unref(f.parent);
+    source_clear(&source);
     if (r == 0)
         strcpy(order->whole, uuid);
-    return r;
+    return r > 0 ? AGAIN : r;
 }
 
 /* The structure's share, in the moments in which this process has the lock.  AGAIN: *ret_uuid is to
@@ -398,14 +345,14 @@ static int fill_alone(struct cg_volumes *space, int dirfd, const char *uuid, str
 static int step_brief(struct cg_volume *v, struct order *order,
                       char ret_uuid[static CG_UUID_LEN + 1], struct cg_error *err)
 {
-    int r = *order->whole ? end(v, order->whole, err) : 0;
+    int r = *order->whole ? cg_filling_end(v, order->whole, err) : 0;
 
     if (r < 0)
         return r;
-    if (!*v->json.parent)
+    if (!cg_filling_needed(v))
         return finish(v, err);
     CG_LOCK(&v->change);
-    r = begin_locked(v, err);
+    r = cg_filling_begin(v, err);
     if (r < 0)
         return r;
     strcpy(ret_uuid, v->json.filling);
@@ -419,7 +366,7 @@ static void give_up_alone(struct cg_volumes *space, const struct cg_name *name, 
 
     if (cg_volume_open_brief(space, name, &v, NULL) < 0)
         return;
-    give_up(v, uuid);
+    cg_filling_drop(v, uuid);
     cg_volume_unref(v);
 }
 

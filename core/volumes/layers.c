@@ -59,6 +59,23 @@ void cg_layers_remove(struct cg_layers *layers, const char *uuid)
     layers->count = kept;
 }
 
+bool cg_layers_has(const struct cg_layers *layers, const char *uuid)
+{
+    for (size_t i = 0; i < layers->count; i++)
+        if (strcmp(layers->uuid[i], uuid) == 0)
+            return true;
+    return false;
+}
+
+size_t cg_layers_replaced(const struct cg_layers *layers, const struct cg_layers *old,
+                          const char *instead)
+{
+    size_t below = layers->count && strcmp(layers->uuid[0], instead) == 0;
+    struct cg_layers rest = { .count = layers->count - below, .uuid = layers->uuid + below };
+
+    return old->count && cg_layers_begin_with(&rest, old) ? below + old->count : 0;
+}
+
 bool cg_layers_begin_with(const struct cg_layers *layers, const struct cg_layers *below)
 {
     if (below->count > layers->count)

@@ -32,6 +32,13 @@ int cg_layers_insert(struct cg_layers *layers, const char *uuid, struct cg_error
 /* Takes a layer out, if it's there. */
 void cg_layers_remove(struct cg_layers *layers, const char *uuid);
 
+bool cg_layers_has(const struct cg_layers *layers, const char *uuid);
+
+/* How many of the lowest of layers are those of old, with the layer instead maybe below them: what
+ * that one stands for.  0: they aren't. */
+size_t cg_layers_replaced(const struct cg_layers *layers, const struct cg_layers *old,
+                          const char *instead);
+
 /* True if the layers of below are the lowest of layers, in the same order. */
 bool cg_layers_begin_with(const struct cg_layers *layers, const struct cg_layers *below);
 

@@ -242,13 +242,13 @@ static json_t *head_json(int dirfd, const struct cg_volume_json *json)
     pid_t writer = cg_writer_alive(dirfd);
     struct cg_usage u;
     cg_usage(dirfd, json, &u);
-    json_t *info = json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "uuid",
-                             json->uuid, "size", (json_int_t)json->head.size, "original_size",
-                             (json_int_t)json->original_size, "created", (json_int_t)json->created,
-                             "parent", parent_json(dirfd, json), "snapshots", snapshots_json(json),
-                             "layers", (json_int_t)json->head.count, "allocated",
-                             (json_int_t)(u.used + u.shared), "used", (json_int_t)u.used, "shared",
-                             (json_int_t)u.shared, "reserve", (json_int_t)u.reserve);
+    json_t *info = json_pack(
+        "{s:s, s:I, s:I, s:I, s:o, s:i, s:o, s:I, s:I, s:I, s:I, s:I}", "uuid", json->uuid, "size",
+        (json_int_t)json->head.size, "original_size", (json_int_t)json->original_size, "created",
+        (json_int_t)json->created, "parent", parent_json(dirfd, json), "depth", (int)json->depth,
+        "snapshots", snapshots_json(json), "layers", (json_int_t)json->head.count, "allocated",
+        (json_int_t)(u.used + u.shared), "used", (json_int_t)u.used, "shared", (json_int_t)u.shared,
+        "reserve", (json_int_t)u.reserve);
 
     if (info && *json->release &&
         json_object_set_new(info, "held", json_string(json->release)) < 0) {

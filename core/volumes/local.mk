@@ -7,7 +7,9 @@ core_libcowgate_la_SOURCES += \
 	core/volumes/control.c core/volumes/control.h \
 	core/volumes/control_text.c core/volumes/control_text.h \
 	core/volumes/fill.c core/volumes/fill.h \
+	core/volumes/filling.c core/volumes/filling.h \
 	core/volumes/flatten.c core/volumes/flatten.h \
+	core/volumes/gather.c core/volumes/gather.h \
 	core/volumes/index.c core/volumes/index.h \
 	core/volumes/holders.c core/volumes/holders.h \
 	core/volumes/layer.c core/volumes/layer.h \

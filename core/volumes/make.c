@@ -218,15 +218,20 @@ static int finish(struct making *m, const struct cg_name *name, uint64_t size, s
     return r < 0 ? r : cg_pool_dir_publish(space, m->path, name, err);
 }
 
-/* With the top one locked, so that nobody writes into it or merges the one above into it. */
+/* With the top one locked, so that nobody writes into it or merges the one above into it.  A layer
+ * that is to replace others has nothing but what they have, and is left out. */
 static int link_locked(struct making *m, const struct cg_name *parent, int from,
-                       const struct cg_layers *layers, struct cg_volume_json *ret_json,
+                       struct cg_layers *layers, struct cg_volume_json *ret_json,
                        struct cg_error *err)
 {
     int r = check_layers(parent, from, layers, ret_json, err);
 
     if (r < 0)
         return r;
+    if (cg_volume_json_gathers(ret_json)) {
+        cg_layers_remove(layers, ret_json->filling);
+        ret_json->filling[0] = '\0';
+    }
     r = link_layers(m, from, layers, err);
     if (r < 0) {
         for (size_t i = 0; i < layers->count; i++)
@@ -283,8 +288,12 @@ static int clone_into(struct making *m, const struct cg_name *parent, const stru
     m->json.parent_size = json.parent_size;
     strcpy(m->json.filling, json.filling);
     m->json.original_size = cg_volume_json_original_size(&json, size);
+    m->json.depth = json.depth + 1;
     cg_volume_json_clear(&json);
-    return finish(m, name, size, err);
+    r = cg_layers_copy(&m->json.head, &m->json.inherited, err);
+    if (r == 0)
+        r = finish(m, name, size, err);
+    return r < 0 ? r : m->json.depth > CG_DEPTH_MAX;
 }
 
 static int clone_volume(struct cg_volumes *space, const struct cg_name *parent,
@@ -313,6 +322,7 @@ static int learn_parent(struct making *m, const char *parent, uint64_t *ret_size
         return r;
     m->json.parent_size = cg_image_size(image);
     m->json.original_size = cg_image_original_size(image);
+    m->json.depth = 1;
     *ret_size = cg_round_up(m->json.parent_size, CG_SECTOR);
     return check_size(*ret_size, err);
 }
@@ -366,5 +376,5 @@ int cg_make_clone(struct cg_volumes *space, const char *parent, const struct cg_
         r = clone_any(space, parent, name, err);
     }
     return r < 0 ? cg_error_prefix(err, r, "clone %s to %s", parent, cg_name_text(name, true, text))
-                 : 0;
+                 : r;
 }

@@ -170,13 +170,20 @@ static int begin_claimed(struct cg_volume *v, struct order *o, struct pair *p, s
     return 1;
 }
 
+static bool may_merge(struct cg_volume *v, const char *lower, const char *upper)
+{
+    return strcmp(lower, v->json.filling) != 0 && !cg_volume_json_gathered(&v->json, lower) &&
+           !cg_volume_json_gathered(&v->json, upper) &&
+           cg_volume_json_adjacent(&v->json, lower, upper);
+}
+
 /* 1: the pair is to be copied. */
 static int begin_pair(struct cg_volume *v, struct order *o, const char *lower, const char *upper,
                       struct cg_error *err)
 {
     struct pair p;
 
-    if (strcmp(lower, v->json.filling) == 0 || !cg_volume_json_adjacent(&v->json, lower, upper))
+    if (!may_merge(v, lower, upper))
         return 0;
     int r = get_pair(v, lower, upper, &p, err);
     if (r < 0)
@@ -316,8 +323,7 @@ static int end_locked(struct cg_volume *v, struct order *o, struct cg_error *err
     strcpy(upper, cg_layer_uuid(o->work.upper));
     close_pair(&o->work);
     int r = cg_volume_check(v, err);
-    if (r < 0 || !cg_volume_json_adjacent(&v->json, lower, upper) ||
-        !cg_volume_json_mixed(&v->json, lower))
+    if (r < 0 || !may_merge(v, lower, upper) || !cg_volume_json_mixed(&v->json, lower))
         return r;
     r = get_pair(v, lower, upper, &p, err);
     if (r == 0) {

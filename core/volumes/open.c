@@ -276,7 +276,10 @@ static int make_chain(struct cg_volume *v, struct found *f, struct cg_error *err
     atomic_store(&v->size, f->layers.size);
     v->original_size = f->json.original_size;
     strcpy(v->filling, f->json.filling);
-    return v->head ? 0 : cg_error_set(err, ENOMEM, "open a chain");
+    if (!v->head)
+        return cg_error_set(err, ENOMEM, "open a chain");
+    bool replaced = *f->json.instead && !cg_volume_json_gathers(&f->json);
+    return replaced ? cg_layers_copy(&f->json.inherited, &v->replaced, err) : 0;
 }
 
 static bool is_head_top(const struct cg_volume_json *json, struct cg_layer *layer)

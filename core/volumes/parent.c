@@ -23,7 +23,8 @@ struct cg_parent {
     _Atomic uint64_t recent; /* where one began; NOWHERE if that was asked for */
     unsigned way_given;      /* reads, when way was given last; of the one who fills */
     struct cg_image *image;
-    int lock_fd;
+    int lock_fd;          /* -1 for none */
+    struct cg_parent *of; /* whose lock it is kept by, if that isn't NULL */
 };
 
 int cg_parent_lock(int dirfd, int *ret_fd, struct cg_error *err)
@@ -55,6 +56,23 @@ static int check_size(struct cg_image *image, const struct cg_volume_json *json,
                         (unsigned long long)size, (unsigned long long)json->parent_size);
 }
 
+static struct cg_parent *new_parent(struct cg_image *image, int lock_fd, struct cg_parent *of)
+{
+    struct cg_parent *parent = malloc(sizeof *parent);
+
+    if (!parent)
+        return NULL;
+    atomic_init(&parent->refs, 1);
+    atomic_init(&parent->reading, 0);
+    atomic_init(&parent->reads, 0);
+    atomic_init(&parent->recent, NOWHERE);
+    parent->way_given = 0;
+    parent->image = image;
+    parent->lock_fd = lock_fd;
+    parent->of = of;
+    return parent;
+}
+
 int cg_parent_open(struct cg_volumes *space, const struct cg_volume_json *json, int lock_fd,
                    struct cg_parent **ret_parent, struct cg_error *err)
 {
@@ -65,20 +83,24 @@ int cg_parent_open(struct cg_volumes *space, const struct cg_volume_json *json, 
 
     if (r == 0)
         r = check_size(image, json, err);
-    if (r == 0 && !(parent = malloc(sizeof *parent)))
+    if (r == 0 && !(parent = new_parent(image, lock_fd, NULL)))
         r = cg_error_set(err, ENOMEM, "open an image");
     if (r < 0)
         return cg_error_prefix(err, r, "open its parent %s", json->parent);
-    atomic_init(&parent->refs, 1);
-    atomic_init(&parent->reading, 0);
-    atomic_init(&parent->reads, 0);
-    atomic_init(&parent->recent, NOWHERE);
-    parent->way_given = 0;
-    parent->image = image;
-    parent->lock_fd = lock_fd;
     image = NULL;
     *ret_parent = parent;
     return 0;
+}
+
+struct cg_parent *cg_parent_aside(struct cg_parent *parent)
+{
+    struct cg_parent *aside = new_parent(parent->image, -1, parent);
+
+    if (aside) {
+        cg_image_ref(parent->image);
+        cg_parent_ref(parent);
+    }
+    return aside;
 }
 
 struct cg_parent *cg_parent_ref(struct cg_parent *parent)
@@ -93,6 +115,7 @@ void cg_parent_unref(struct cg_parent *parent)
         return;
     cg_image_unref(parent->image);
     cg_close(&parent->lock_fd);
+    cg_parent_unref(parent->of);
     free(parent);
 }
 

@@ -24,6 +24,10 @@ int cg_parent_open(struct cg_volumes *space, const struct cg_volume_json *json, 
 
 struct cg_parent *cg_parent_ref(struct cg_parent *parent);
 
+/* The same parent for who reads it with less urgency, not as a client: a parent of its own, that
+ * keeps the other.  NULL if memory is short. */
+struct cg_parent *cg_parent_aside(struct cg_parent *parent);
+
 /* The last one closes the image and lets go of the lock.  NULL is fine. */
 void cg_parent_unref(struct cg_parent *parent);
 

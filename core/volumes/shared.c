@@ -59,23 +59,22 @@ static bool same_layer(struct cg_chain *a, size_t i, struct cg_chain *b, size_t 
 
 /* Where layer `first` of before is in now: others may have come below, before or in the parent's
  * place (flatten). */
-static size_t place_of(struct cg_chain *before, size_t first, struct cg_chain *now)
+static size_t place_of(struct cg_chain *before, size_t first, struct cg_volume *now)
 {
     size_t at = 0;
 
-    if (cg_chain_parent(before))
-        while (at < cg_chain_count(now) && !same_layer(before, first, now, at))
+    if (cg_chain_parent(before) || *now->filling)
+        while (at < cg_chain_count(now->head) && !same_layer(before, first, now->head, at))
             at++;
     return at;
 }
 
-/* The one, from its layer `first` on, shows what the other does: the same layers, and what one has
- * above them is empty (a snapshot was made in between). */
-static bool chains_same(struct cg_chain *before, size_t first, struct cg_chain *now)
+/* The one, from its layer `first` on, shows what the other does from its layer `at` on: the same
+ * layers, and what one has above them is empty (a snapshot was made in between). */
+static bool rest_same(struct cg_chain *before, size_t first, struct cg_chain *now, size_t at)
 {
-    size_t at = place_of(before, first, now), i = 0;
-    size_t nb = cg_chain_count(before) - first, nn = cg_chain_count(now) - at;
-    bool same = nn > 0 && cg_chain_size(before) == cg_chain_size(now);
+    size_t nb = cg_chain_count(before) - first, nn = cg_chain_count(now) - at, i = 0;
+    bool same = cg_chain_size(before) == cg_chain_size(now);
 
     for (; same && i < nb && i < nn; i++)
         same = same_layer(before, first + i, now, at + i);
@@ -86,6 +85,27 @@ static bool chains_same(struct cg_chain *before, size_t first, struct cg_chain *
             return false;
     }
     return same;
+}
+
+static bool chains_same(struct cg_chain *before, size_t first, struct cg_volume *now)
+{
+    size_t at = place_of(before, first, now);
+
+    return at < cg_chain_count(now->head) && rest_same(before, first, now->head, at);
+}
+
+/* How many layers of before, from `first` on, are those that the lowest one of now stands for. */
+static size_t replaced(struct cg_chain *before, size_t first, struct cg_volume *now)
+{
+    struct cg_layers all;
+    size_t n;
+
+    if (!now->replaced.count || cg_volume_layers_of(before, &all, NULL) < 0)
+        return 0;
+    struct cg_layers rest = { .count = all.count - first, .uuid = all.uuid + first };
+    n = cg_layers_replaced(&rest, &now->replaced, cg_layer_uuid(cg_chain_layer(now->head, 0)));
+    cg_layers_clear(&all);
+    return n;
 }
 
 static bool has_layer(struct cg_chain *chain, const char *uuid)
@@ -101,10 +121,15 @@ static bool shows_same(struct cg_volume *before, struct cg_volume *now)
 {
     CG_CLEANUP(cg_chain_cleanup) struct cg_chain *head = cg_volume_head(before);
     const char *lowest = cg_layer_uuid(cg_chain_layer(head, 0));
-    /* What was being filled, and given up since, said nothing else than the parent. */
-    bool given_up = strcmp(lowest, before->filling) == 0 && !has_layer(now->head, lowest);
+    size_t first = 0, gone = replaced(head, 0, now);
 
-    return chains_same(head, given_up ? 1 : 0, now->head);
+    /* What was being filled, and given up since, said nothing else than what it stood on or under.
+     */
+    if (!gone && strcmp(lowest, before->filling) == 0 && !has_layer(now->head, lowest)) {
+        first = 1;
+        gone = replaced(head, first, now);
+    }
+    return gone ? rest_same(head, first + gone, now->head, 1) : chains_same(head, first, now);
 }
 
 static struct cg_volume *find_snapshot_locked(struct cg_volume *v)

@@ -31,7 +31,8 @@ static int choose(struct cg_volume *v, struct kept *k)
     for (size_t i = 0; r == 0 && i < count; i++) {
         struct cg_layer *layer = cg_chain_layer(v->head, i);
         bool filled = strcmp(cg_layer_uuid(layer), v->json.filling) == 0;
-        if (i + 1 < count && !filled && is_needless(v, layer))
+        bool stays = filled || cg_volume_json_gathered(&v->json, cg_layer_uuid(layer));
+        if (i + 1 < count && !stays && is_needless(v, layer))
             continue;
         k->open[k->layers.count] = layer;
         r = cg_layers_add(&k->layers, cg_layer_uuid(layer), NULL);

@@ -32,6 +32,7 @@ struct cg_volume {
     char snapshot[CG_PART_MAX + 1]; /* "" for the head */
     uint64_t original_size;         /* as volume.json had it when this was opened */
     char filling[CG_UUID_LEN + 1];  /* likewise */
+    struct cg_layers replaced;      /* likewise: layers that the lowest one stands for */
 
     /* Taken in this order. */
     pthread_mutex_t change;     /* guards what follows up to gate, and changes of the structure */

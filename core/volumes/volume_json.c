@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@ void cg_volume_json_clear(struct cg_volume_json *json)
 {
     cg_layers_clear(&json->head);
     cg_layers_clear(&json->mixed);
+    cg_layers_clear(&json->inherited);
     for (size_t i = 0; i < json->snapshots; i++)
         cg_layers_clear(&json->snapshot[i].layers);
     free(json->snapshot);
@@ -33,12 +35,14 @@ int cg_volume_json_copy(const struct cg_volume_json *json, struct cg_volume_json
     struct cg_volume_json copy = *json;
     int r;
 
-    copy.head = copy.mixed = (struct cg_layers){ .size = 0 };
+    copy.head = copy.mixed = copy.inherited = (struct cg_layers){ .size = 0 };
     copy.snapshot = NULL;
     copy.snapshots = 0;
     r = cg_layers_copy(&json->head, &copy.head, err);
     if (r == 0)
         r = cg_layers_copy(&json->mixed, &copy.mixed, err);
+    if (r == 0)
+        r = cg_layers_copy(&json->inherited, &copy.inherited, err);
     for (size_t i = 0; r == 0 && i < json->snapshots; i++) {
         r = cg_volume_json_add_snapshot(&copy, json->snapshot[i].name, json->snapshot[i].time,
                                         &json->snapshot[i].layers, err);
@@ -112,14 +116,60 @@ static int parse_release(const json_t *release, struct cg_volume_json *ret, stru
     return 0;
 }
 
-/* With the head's layers there. */
+static int parse_depth(const json_t *depth, struct cg_volume_json *ret, struct cg_error *err)
+{
+    json_int_t n = json_integer_value(depth);
+
+    if (depth && (n <= 0 || n > INT_MAX))
+        return bad(err, "no valid \"depth\"");
+    ret->depth = (unsigned)n;
+    return 0;
+}
+
+static int parse_inherited(const json_t *root, struct cg_volume_json *ret, struct cg_error *err)
+{
+    const json_t *inherited = json_object_get(root, "inherited");
+    const json_t *instead = json_object_get(root, "instead");
+
+    if (inherited) {
+        int r = cg_layers_from_json(inherited, &ret->inherited, err);
+        if (r < 0)
+            return r;
+    }
+    if (!instead)
+        return 0;
+    int r = get_text(root, "instead", ret->instead, sizeof ret->instead, err);
+    if (r < 0)
+        return r;
+    return inherited && cg_uuid_valid(ret->instead)
+               ? 0
+               : bad(err, "the layer instead of others makes no sense");
+}
+
+/* All chains have what may go, and the head something above it. */
+static int check_gathering(const struct cg_volume_json *json, struct cg_error *err)
+{
+    const char *instead = json->instead;
+    size_t all = 1 + json->inherited.count;
+    bool well = json->head.count > all;
+
+    if (!cg_volume_json_gathers(json))
+        return 0;
+    well = well && cg_layers_replaced(&json->head, &json->inherited, instead) == all;
+    for (size_t i = 0; well && i < json->snapshots; i++)
+        well = cg_layers_replaced(&json->snapshot[i].layers, &json->inherited, instead) == all;
+    return well ? 0 : bad(err, "not all has the layers that are being replaced");
+}
+
+/* With the head's layers and those inherited there. */
 static int parse_filling(const json_t *filling, struct cg_volume_json *ret, struct cg_error *err)
 {
     const char *uuid = json_string_value(filling);
 
     if (!filling)
         return 0;
-    if (!uuid || !*ret->parent || ret->head.count < 2 || strcmp(uuid, ret->head.uuid[0]) != 0)
+    bool well = uuid && ret->head.count >= 2 && strcmp(uuid, ret->head.uuid[0]) == 0;
+    if (!well || (!*ret->parent && strcmp(uuid, ret->instead) != 0))
         return bad(err, "the layer that is being filled makes no sense");
     memcpy(ret->filling, uuid, sizeof ret->filling);
     return 0;
@@ -206,12 +256,16 @@ static int parse(const json_t *root, struct cg_volume_json *ret, struct cg_error
         (r = parse_parent(json_object_get(root, "parent"), ret, err)) < 0 ||
         (r = parse_release(json_object_get(root, "release"), ret, err)) < 0 ||
         (r = cg_layers_from_json(root, &ret->head, err)) < 0 ||
+        (r = parse_depth(json_object_get(root, "depth"), ret, err)) < 0 ||
+        (r = parse_inherited(root, ret, err)) < 0 ||
         (r = parse_filling(json_object_get(root, "filling"), ret, err)) < 0 ||
         (r = parse_mixed(json_object_get(root, "mixed"), ret, err)) < 0 ||
         (r = parse_snapshots(json_object_get(root, "snapshots"), ret, err)) < 0 ||
         (r = parse_requests(json_object_get(root, "requests"), ret, err)) < 0)
         return r;
     ret->original_size = (uint64_t)original_size;
+    if ((r = check_gathering(ret, err)) < 0)
+        return r;
     return cg_uuid_valid(ret->uuid) ? 0 : bad(err, "no valid \"uuid\"");
 }
 
@@ -258,6 +312,17 @@ static json_t *mixed_json(const struct cg_volume_json *json)
     return array;
 }
 
+static json_t *inherited_json(const struct cg_volume_json *json)
+{
+    json_t *object = json_object();
+
+    if (object && cg_layers_to_json(&json->inherited, object, NULL) < 0) {
+        json_decref(object);
+        return NULL;
+    }
+    return object;
+}
+
 static json_t *root_json(const struct cg_volume_json *json)
 {
     json_t *parent = json_null(), *snapshots = json_array(), *requests = json_array();
@@ -277,6 +342,12 @@ static json_t *root_json(const struct cg_volume_json *json)
                      "requests", requests);
     if (root && *json->filling)
         wrong |= json_object_set_new(root, "filling", json_string(json->filling));
+    if (root && json->depth)
+        wrong |= json_object_set_new(root, "depth", json_integer(json->depth));
+    if (root && json->inherited.count)
+        wrong |= json_object_set_new(root, "inherited", inherited_json(json));
+    if (root && *json->instead)
+        wrong |= json_object_set_new(root, "instead", json_string(json->instead));
     if (root && json->mixed.count)
         wrong |= json_object_set_new(root, "mixed", mixed_json(json));
     if (root && *json->release)
@@ -386,14 +457,6 @@ void cg_volume_json_remember(struct cg_volume_json *json, const char *id)
     snprintf(json->request[json->requests++], sizeof *json->request, "%s", id);
 }
 
-static bool has(const struct cg_layers *layers, const char *uuid)
-{
-    for (size_t i = 0; i < layers->count; i++)
-        if (strcmp(layers->uuid[i], uuid) == 0)
-            return true;
-    return false;
-}
-
 uint64_t cg_volume_json_original_size(const struct cg_volume_json *json, uint64_t size)
 {
     return cg_round_up(json->original_size, CG_SECTOR) == size ? json->original_size : size;
@@ -402,19 +465,53 @@ uint64_t cg_volume_json_original_size(const struct cg_volume_json *json, uint64_
 bool cg_volume_json_in_snapshot(const struct cg_volume_json *json, const char *uuid)
 {
     for (size_t i = 0; i < json->snapshots; i++)
-        if (has(&json->snapshot[i].layers, uuid))
+        if (cg_layers_has(&json->snapshot[i].layers, uuid))
             return true;
     return false;
 }
 
 bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid)
 {
-    return has(&json->head, uuid) || cg_volume_json_in_snapshot(json, uuid);
+    return cg_layers_has(&json->head, uuid) || cg_volume_json_in_snapshot(json, uuid);
 }
 
 bool cg_volume_json_mixed(const struct cg_volume_json *json, const char *uuid)
 {
-    return has(&json->mixed, uuid);
+    return cg_layers_has(&json->mixed, uuid);
+}
+
+bool cg_volume_json_gathers(const struct cg_volume_json *json)
+{
+    return *json->instead && strcmp(json->instead, json->filling) == 0;
+}
+
+bool cg_volume_json_gathered(const struct cg_volume_json *json, const char *uuid)
+{
+    return cg_volume_json_gathers(json) &&
+           (strcmp(uuid, json->filling) == 0 || cg_layers_has(&json->inherited, uuid));
+}
+
+/* The layers of a list that no chain has any more. */
+static void forget_unnamed(const struct cg_volume_json *json, struct cg_layers *layers)
+{
+    for (size_t i = layers->count; i-- > 0;) {
+        char uuid[CG_UUID_LEN + 1];
+        strcpy(uuid, layers->uuid[i]);
+        if (!cg_volume_json_names(json, uuid))
+            cg_layers_remove(layers, uuid);
+    }
+}
+
+void cg_volume_json_forget(struct cg_volume_json *json)
+{
+    forget_unnamed(json, &json->mixed);
+    if (!*json->instead) {
+        forget_unnamed(json, &json->inherited);
+    } else if (!cg_volume_json_names(json, json->instead) ||
+               cg_volume_json_mixed(json, json->instead)) {
+        cg_layers_clear(&json->inherited);
+        json->instead[0] = '\0';
+    }
 }
 
 bool cg_volume_json_shows(const struct cg_volume_json *json, const struct cg_layers *layers)

@@ -27,7 +27,11 @@ struct cg_volume_json {
     char parent[CG_NAME_MAX]; /* "" for none */
     char parent_identity[CG_NAME_MAX];
     uint64_t parent_size;
-    char filling[CG_UUID_LEN + 1]; /* the lowest layer, if it's there to take the parent's place */
+    unsigned depth;                /* how many cloned from each other it stands on; 0: it's flat */
+    struct cg_layers inherited;    /* of the volume that it was cloned from */
+    char instead[CG_UUID_LEN + 1]; /* stands for all of inherited; if it's filling: it's to */
+    char filling[CG_UUID_LEN + 1]; /* the lowest layer, if it's there to take the place of the
+                                      parent, or of what is inherited and the parent */
     char release[CG_NAME_MAX]; /* a parent that it had and may still hold, as release_uuid; or "" */
     char release_identity[CG_NAME_MAX];
     char release_uuid[CG_UUID_LEN + 1];
@@ -84,6 +88,15 @@ bool cg_volume_json_names(const struct cg_volume_json *json, const char *uuid);
 
 /* True if the layer is among those that are mixed. */
 bool cg_volume_json_mixed(const struct cg_volume_json *json, const char *uuid);
+
+/* True if a layer is being filled that is to take the place of what is inherited; if the layer is
+ * that one or one of those: then it stays as it is. */
+bool cg_volume_json_gathers(const struct cg_volume_json *json);
+bool cg_volume_json_gathered(const struct cg_volume_json *json, const char *uuid);
+
+/* Forgets what it says of layers that no chain has any more, and of what a layer stands for that
+ * another is being merged into. */
+void cg_volume_json_forget(struct cg_volume_json *json);
 
 /* True if the head began with these layers, and they are still a moment of it: the one above them
  * wasn't merged away, so that their top one might be written again. */

@@ -32,7 +32,7 @@ keys() {
     done
 }
 
-volume='name uuid size original_size created parent snapshots layers allocated
+volume='name uuid size original_size created parent depth snapshots layers allocated
 used shared reserve'
 point='name type size original_size sequence time source parent tool session era read_only'
 

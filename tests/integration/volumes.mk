@@ -9,5 +9,5 @@ check_PROGRAMS += tests/integration/volumes-client
 tests_integration_volumes_client_SOURCES = tests/integration/volumes-client.c
 tests_integration_volumes_client_LDADD = $(LIBNBD_LIBS)
 
-TESTS += tests/integration/volumes-merge.sh
-EXTRA_DIST += tests/integration/volumes-merge.sh
+TESTS += tests/integration/volumes-merge.sh tests/integration/volumes-flatten.sh
+EXTRA_DIST += tests/integration/volumes-merge.sh tests/integration/volumes-flatten.sh

@@ -26,6 +26,38 @@ static void fill(uint8_t *buf, size_t len, unsigned seed)
 /* What the volume is a clone of. */
 static uint8_t parent[SIZE];
 
+/* What a volume holds that the volume may be a clone of: the parent with some of it written. */
+#define BASE "volumes/p/base"
+#define BASE_WRITTEN 20000
+#define BASE_SEED 1000
+static bool with_base;
+
+static int create_base(struct cg_space *space, struct cg_error *err)
+{
+    static uint8_t buf[BASE_WRITTEN];
+    struct cg_name base = pool_name(BASE);
+    struct cg_image *image;
+    int r = cg_space_clone(space, POOL_PARENT, &base, err);
+
+    if (r == 0 || r == -EEXIST)
+        r = cg_space_open(space, &base, CG_OPEN_WRITE, &image, err);
+    if (r < 0)
+        return r;
+    fill(buf, sizeof buf, BASE_SEED);
+    r = cg_image_pwrite(image, buf, sizeof buf, BASE_WRITTEN, 0, err);
+    cg_image_unref(image);
+    return r;
+}
+
+/* Whatever becomes of its clone. */
+static void check_base(struct cg_space *space)
+{
+    struct cg_image *image = pool_open(space, BASE, CG_OPEN_READ);
+
+    pool_same(image, crash_history[1].bytes, crash_history[1].size);
+    cg_image_unref(image);
+}
+
 /* What a step makes of the model. */
 static void apply(struct moment *m, const struct step *s, unsigned i)
 {
@@ -34,6 +66,8 @@ static void apply(struct moment *m, const struct step *s, unsigned i)
     switch (s->op) {
     case CREATE:
         memcpy(m->bytes, parent, SIZE);
+        if (s->off)
+            fill(m->bytes + BASE_WRITTEN, BASE_WRITTEN, BASE_SEED);
         m->size = SIZE;
         m->flushed = i + 1;
         break;
@@ -85,6 +119,7 @@ void crash_plan(const struct step *steps, unsigned count)
     pool_set_parent(parent, SIZE);
     memset(crash_history, 0, sizeof crash_history);
     step_count = count;
+    with_base = steps[0].off;
     for (unsigned i = 0; i < step_count; i++) {
         crash_history[i + 1] = crash_history[i];
         apply(&crash_history[i + 1], &steps[i], i);
@@ -105,7 +140,8 @@ int crash_perform(struct cg_space *space, struct cg_image **image, const struct 
     fill(buf, s->op == WRITE || s->op == FUA ? s->len : 0, i);
     switch (s->op) {
     case CREATE:
-        return cg_space_clone(space, POOL_PARENT, &v, err);
+        r = s->off ? create_base(space, err) : 0;
+        return r < 0 ? r : cg_space_clone(space, s->off ? BASE : POOL_PARENT, &v, err);
     case SNAPSHOT:
         return cg_space_snapshot(space, &other, 1, err);
     case CLONE:
@@ -239,6 +275,8 @@ void crash_replay(size_t cut, enum recorder_loss loss, unsigned seed, unsigned b
     if (bad_close && flushed == bad_close + 1)
         flushed = crash_history[bad_close].flushed;
     check_head(pool.space, done, flushed, where);
+    if (with_base && done)
+        check_base(pool.space);
     for (unsigned i = 0; i < IMAGES; i++)
         crash_check_image(pool.space, i, done, where);
     pool_teardown(&pool);

@@ -27,7 +27,7 @@ enum { SNAPSHOT_1, SNAPSHOT_2, CLONE_1, CLONE_2, IMAGES };
 extern const char *const crash_image[IMAGES];
 
 enum op {
-    CREATE,
+    CREATE, /* a clone of a point; with off 1: of another volume, which is one and was written */
     WRITE,
     ZERO,
     TRIM,

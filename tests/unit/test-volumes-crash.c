@@ -16,7 +16,7 @@
 #include "tests/unit/crash-model.h"
 #include "tests/unit/cmocka-all.h"
 
-static const struct step steps[] = {
+static const struct step long_steps[] = {
     { CREATE, 0, 0 },
     { WRITE, 0, 4096 },
     { WRITE, 4096 + 512, 512 },
@@ -70,7 +70,24 @@ static const struct step steps[] = {
     { RECLAIM, 0, 0 },
     { WRITE, 33000, 512 },
 };
-#define STEPS (sizeof steps / sizeof *steps)
+#define LONG_STEPS (sizeof long_steps / sizeof *long_steps)
+
+/* A clone of a volume with clones of its own, which loses what it shares with the one and keeps
+ * what it shares with the others. */
+static const struct step sharing_steps[] = {
+    { CREATE, 1, 0 },        { WRITE, 3000, 20000 },        { SNAPSHOT, SNAPSHOT_1, 0 },
+    { WRITE, 30000, 9000 },  { ZERO, 8192, 8192 },          { CLONE, CLONE_1, 0 },
+    { RESIZE, GROWN, 0 },    { FUA, SIZE - 100, 8000 },     { FLATTEN, 0, 0 },
+    { WRITE, 12000, 30000 }, { UNSNAPSHOT, SNAPSHOT_1, 0 }, { RECLAIM, 0, 0 },
+    { CLOSE, 0, 0 },         { CLONE, CLONE_2, 0 },         { REMOVE, CLONE_1, 0 },
+    { FLATTEN, 0, 0 },       { WRITE, 1024, 2048 },
+};
+
+#define SHARING_STEPS (sizeof sharing_steps / sizeof *sharing_steps)
+
+/* Those of the test that runs. */
+static const struct step *steps;
+static unsigned step_total;
 
 /* Under valgrind only every so many points, for time's sake. */
 static unsigned stride = 1;
@@ -82,10 +99,10 @@ static void test_crash(void **state)
     struct pool pool;
 
     (void)state;
-    crash_plan(steps, STEPS);
+    crash_plan(steps, step_total);
     pool_setup(&pool);
     recorder_start(pool.dir);
-    for (unsigned i = 0; i < STEPS; i++) {
+    for (unsigned i = 0; i < step_total; i++) {
         if (crash_perform(pool.space, &image, &steps[i], i, &err) < 0)
             fail_msg("step %u: %s", i, err.message);
         recorder_mark(i + 1);
@@ -138,7 +155,7 @@ static bool sweep_one(unsigned n, int errnum)
     pool.space = pool_second(&pool);
     snprintf(where, sizeof where, "call %u fails with %d", n, errnum);
     recorder_fail(n, errnum);
-    for (unsigned i = 0; i < STEPS; i++) {
+    for (unsigned i = 0; i < step_total; i++) {
         persist(pool.space, &image, i);
         /* Exactly what was acknowledged, whatever failed on the way. */
         if (image)
@@ -149,9 +166,9 @@ static bool sweep_one(unsigned n, int errnum)
     recorder_fail(0, 0);
     pool_reopen(&pool);
     for (unsigned i = 0; i < IMAGES; i++)
-        crash_check_image(pool.space, i, STEPS, where);
+        crash_check_image(pool.space, i, step_total, where);
     image = pool_open(pool.space, "volumes/p/v", CG_OPEN_READ);
-    pool_same(image, crash_history[STEPS].bytes, crash_history[STEPS].size);
+    pool_same(image, crash_history[step_total].bytes, crash_history[step_total].size);
     cg_image_unref(image);
     pool_teardown(&pool);
     return reached;
@@ -162,7 +179,7 @@ static void test_failures(void **state)
     static const int errnums[] = { EIO, ENOSPC };
 
     (void)state;
-    crash_plan(steps, STEPS);
+    crash_plan(steps, step_total);
     for (size_t e = 0; e < 2; e++)
         for (unsigned n = 1; sweep_one(n, errnums[e]); n += stride)
             ;
@@ -177,13 +194,13 @@ static bool lose_one(unsigned n)
 {
     unsigned before = recorder_failed_syncs(), failed_at = 0, bad_close = 0;
     struct cg_image *image = NULL;
-    size_t at[STEPS];
+    size_t at[STEPS_MAX];
     struct pool pool;
 
     pool_setup(&pool);
     recorder_start(pool.dir);
     recorder_fail(n, EIO);
-    for (unsigned i = 0; i < STEPS; i++) {
+    for (unsigned i = 0; i < step_total; i++) {
         persist(pool.space, &image, i);
         at[i] = recorder_mark(i + 1);
         if (!failed_at && recorder_failed_syncs() > before) {
@@ -196,7 +213,7 @@ static bool lose_one(unsigned n)
     recorder_stop();
     cg_image_unref(image);
     pool_teardown(&pool);
-    for (unsigned i = failed_at; failed_at && i <= STEPS; i++)
+    for (unsigned i = failed_at; failed_at && i <= step_total; i++)
         crash_replay(at[i - 1], LOSE_ALL, 0, bad_close);
     recorder_free();
     return reached;
@@ -207,17 +224,36 @@ static bool lose_one(unsigned n)
 static void test_lost(void **state)
 {
     (void)state;
-    crash_plan(steps, STEPS);
+    crash_plan(steps, step_total);
     for (unsigned n = 1; lose_one(n); n += stride)
         ;
+}
+
+static int setup_long(void **state)
+{
+    (void)state;
+    steps = long_steps;
+    step_total = LONG_STEPS;
+    return 0;
+}
+
+static int setup_sharing(void **state)
+{
+    (void)state;
+    steps = sharing_steps;
+    step_total = SHARING_STEPS;
+    return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_crash),
-        cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_lost),
+        cmocka_unit_test_setup(test_crash, setup_long),
+        cmocka_unit_test_setup(test_failures, setup_long),
+        cmocka_unit_test_setup(test_lost, setup_long),
+        cmocka_unit_test_setup(test_crash, setup_sharing),
+        cmocka_unit_test_setup(test_failures, setup_sharing),
+        cmocka_unit_test_setup(test_lost, setup_sharing),
     };
 
     if (getenv("RUN_VALGRIND") && *getenv("RUN_VALGRIND"))

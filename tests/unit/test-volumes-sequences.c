@@ -131,9 +131,23 @@ static void test_sequences(void **state)
     extend(steps, BEFORE, all_losses ? 3 : stride > 1 ? 1 : LONGEST);
 }
 
+/* The same, shorter, for a clone of a clone, which shares layers with that. */
+static void test_sharing(void **state)
+{
+    struct step steps[STEPS_MAX];
+
+    (void)state;
+    memcpy(steps, before, sizeof before);
+    steps[0].off = 1;
+    extend(steps, BEFORE, all_losses ? 3 : stride > 1 ? 1 : 2);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_sequences) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sequences),
+        cmocka_unit_test(test_sharing),
+    };
 
     all_losses = getenv("COWGATE_TEST_LONG");
     if (getenv("RUN_VALGRIND") && *getenv("RUN_VALGRIND"))

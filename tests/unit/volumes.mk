@@ -92,3 +92,9 @@ tests_unit_test_volumes_sequences_LDFLAGS = $(tests_unit_test_volumes_crash_LDFL
 tests_unit_test_volumes_together_SOURCES = tests/unit/test-volumes-together.c $(volumes_faults)
 tests_unit_test_volumes_together_LDADD = $(unit_ldadd)
 tests_unit_test_volumes_together_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
+
+unit_tests += tests/unit/test-volumes-gather
+thread_tests += tests/unit/test-volumes-gather
+tests_unit_test_volumes_gather_SOURCES = tests/unit/test-volumes-gather.c $(volumes_faults)
+tests_unit_test_volumes_gather_LDADD = $(unit_ldadd)
+tests_unit_test_volumes_gather_LDFLAGS = $(AM_LDFLAGS) $(volumes_faults_ldflags)
