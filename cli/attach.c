@@ -149,10 +149,9 @@ static int refuse_second(void *opaque, int index)
     struct cg_name name;
     bool watched;
 
-    if (index == s->w.a.index || !cli_nbd_connected(index) ||
-        cli_attachment_read(index, &other, &fd, &watched, NULL) < 0 || other.read_only ||
-        !other.root[0] || strcmp(other.root, s->w.a.root) ||
-        cg_name_parse(other.image, &name, NULL) < 0 ||
+    if (index == s->w.a.index || cli_attachment_read(index, &other, &fd, &watched, NULL) < 0 ||
+        !cli_nbd_connected_by(index, other.id) || other.read_only || !other.root[0] ||
+        strcmp(other.root, s->w.a.root) || cg_name_parse(other.image, &name, NULL) < 0 ||
         strcmp(cg_name_text(&name, true, whole), s->whole))
         return 0;
     return cg_error_say(&s->cli->err, EBUSY, "%s is /dev/nbd%d already (see --read-only)",
@@ -183,15 +182,11 @@ static int check_device(struct attach *s)
     CG_CLEANUP(cg_close) int fd = -1;
     struct cli_attachment old;
     struct cli_attachment *a = &s->w.a;
-    char backend[CLI_NBD_BACKEND_SIZE];
     bool watched;
 
     a->index = s->index;
-    if (s->index < 0 || !cli_nbd_connected(s->index) ||
-        cli_attachment_read(s->index, &old, &fd, &watched, NULL) < 0)
-        return 0;
-    cli_nbd_backend(s->index, backend);
-    if (*backend && strcmp(backend, old.id))
+    if (s->index < 0 || cli_attachment_read(s->index, &old, &fd, &watched, NULL) < 0 ||
+        !cli_nbd_connected_by(s->index, old.id))
         return 0;
     if (watched || strcmp(old.image, a->image) || strcmp(old.root, a->root) ||
         old.read_only != a->read_only)
@@ -418,13 +413,11 @@ static int list_one(void *opaque, int index)
     struct listing *l = opaque;
     CG_CLEANUP(cg_close) int fd = -1;
     struct cli_attachment a;
-    char backend[CLI_NBD_BACKEND_SIZE];
     bool watched;
 
     if (cli_attachment_read(index, &a, &fd, &watched, &l->cli->err) < 0)
         return 0; /* it is just going */
-    cli_nbd_backend(index, backend);
-    if (!cli_nbd_connected(index) || (*backend && strcmp(backend, a.id)))
+    if (!cli_nbd_connected_by(index, a.id))
         return 0;
     if (!l->array) {
         printf("/dev/nbd%-6d %s%s%s\n", index, a.image, a.read_only ? ", read-only" : "",

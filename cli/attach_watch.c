@@ -54,12 +54,7 @@ int cli_attach_block_signals(struct cg_error *err)
 
 static bool is_attached(const struct cli_attach_watch *w)
 {
-    char backend[CLI_NBD_BACKEND_SIZE];
-
-    if (!cli_nbd_connected(w->a.index))
-        return false;
-    cli_nbd_backend(w->a.index, backend);
-    return !*backend || strcmp(backend, w->a.id) == 0;
+    return cli_nbd_connected_by(w->a.index, w->a.id);
 }
 
 /* True if one of them wants the device to be detached. */

@@ -291,6 +291,16 @@ bool cli_nbd_connected(int index)
     return access(path, F_OK) == 0;
 }
 
+bool cli_nbd_connected_by(int index, const char *backend)
+{
+    char now[CLI_NBD_BACKEND_SIZE];
+
+    if (!cli_nbd_connected(index))
+        return false;
+    cli_nbd_backend(index, now);
+    return !*now || strcmp(now, backend) == 0;
+}
+
 void cli_nbd_backend(int index, char ret[static CLI_NBD_BACKEND_SIZE])
 {
     char path[64];

@@ -50,6 +50,9 @@ bool cli_nbd_watch_read(struct cli_nbd_watch *watch, int index);
 /* Whether the device is in use, by whomever. */
 bool cli_nbd_connected(int index);
 
+/* Whether it was connected by this backend, as far as that is known. */
+bool cli_nbd_connected_by(int index, const char *backend);
+
 /* Who connected it, "" if that isn't known (before Linux 5.14 the kernel doesn't keep it). */
 void cli_nbd_backend(int index, char ret[static CLI_NBD_BACKEND_SIZE]);
 
