@@ -100,7 +100,8 @@ cowgate --quiet flatten volumes/acme/killed
 expect_flat killed
 stop "$serve_pid"
 
-# Interrupted, it keeps what it has.
+# Interrupted, it keeps what it has; a backup goes on from the one before.
+cowgate backup volumes/acme/quiet >/dev/null 2>&1
 cowgate flatten --rate 1M volumes/acme/quiet 2>flatten.log &
 flatten_pid=$!
 wait_for 30 begun quiet
@@ -111,6 +112,14 @@ wait $flatten_pid || r=$?
 shares quiet || fail "interrupted, it's flat"
 cowgate --quiet flatten volumes/acme/quiet
 expect_flat quiet
+start_serve "$tmp/q"
+qemu-io -f raw -c 'write -q -P 7 5M 64k' "$(uri "$tmp/q" volumes/acme/quiet)"
+stop "$serve_pid"
+point=$(cowgate backup volumes/acme/quiet 2>backup.log)
+grep -q '^incremental: 4.00 MiB of 24.0 MiB' backup.log || fail "$(cat backup.log)"
+cowgate --quiet export "$point" ./point.raw
+cowgate --quiet export volumes/acme/quiet ./quiet.raw
+same point.raw quiet.raw
 
 # What they were cloned from goes.
 cowgate delete volumes/acme/golden

@@ -618,7 +618,9 @@ int main(void)
         cmocka_unit_test(test_killed_writer),
     };
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined __SANITIZE_THREAD__
+    stride = 17;
+#elif defined __SANITIZE_ADDRESS__
     stride = 3;
 #endif
     if (getenv("RUN_VALGRIND") && *getenv("RUN_VALGRIND"))
