@@ -63,11 +63,11 @@ static int depth_of(struct cg_rbd *rbd, struct cg_rbd_image *im, unsigned *ret,
 
     while (depth <= CG_DEPTH_MAX && (r = open_parent(rbd, image, &parent, err)) == 0) {
         if (depth++ > 0)
-            rbd_close(image);
+            cg_rbd_close(image);
         image = parent;
     }
     if (depth > 0)
-        rbd_close(image);
+        cg_rbd_close(image);
     if (r < 0)
         return r;
     *ret = depth;
@@ -172,5 +172,5 @@ void cg_rbd_parent_left(const struct cg_rbd_parent *parent)
     if (!parent->there || rbd_open_by_id(parent->io, parent->id, &image, NULL) < 0)
         return;
     cg_rbd_tidy(image, parent->snapshot, NULL);
-    rbd_close(image);
+    cg_rbd_close(image);
 }

@@ -88,7 +88,7 @@ static int names_of(rados_ioctx_t io, const char *image_id, uint64_t snap, struc
     r = rbd_get_name(image, text, &len);
     if (r == 0 && snap)
         r = rbd_snap_get_name(image, snap, snap_text, &snap_len);
-    rbd_close(image);
+    cg_rbd_close(image);
     if (r < 0)
         return r;
     if (!cg_name_part_valid(text) || (snap && !cg_name_part_valid(snap_text)))

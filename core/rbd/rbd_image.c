@@ -108,6 +108,18 @@ static void updated(void *opaque)
     atomic_store(&im->outdated, true);
 }
 
+/* librbd frees an image that is closed right after it was opened or refreshed, as each change of it
+ * by anybody does, while a thread of its own may not be back from saying that this was done: seen
+ * in 16.2.15 on a loaded machine, where it then used what was freed (ImageState).  It needs a few
+ * instructions to get out of there, and as long as it takes to be given a processor for them. */
+int cg_rbd_close(rbd_image_t image)
+{
+    const struct timespec pause = { .tv_nsec = 20000000 };
+
+    nanosleep(&pause, NULL);
+    return rbd_close(image);
+}
+
 /* What opening needs, apart from the struct, which may be given up meanwhile. */
 struct opening {
     struct cg_rbd_image *im; /* a reference */
@@ -130,7 +142,7 @@ static int open_to_read(struct opening *o)
         return r;
     r = rbd_snap_set(o->image, snapshot);
     if (r < 0)
-        rbd_close(o->image);
+        cg_rbd_close(o->image);
     return r;
 }
 
@@ -138,7 +150,7 @@ static int close_handle(struct cg_rbd_image *im, rbd_image_t image, uint64_t wat
 {
     if (im->write)
         rbd_update_unwatch(image, watch);
-    return rbd_close(image);
+    return cg_rbd_close(image);
 }
 
 static int open_run(void *arg)
@@ -151,7 +163,7 @@ static int open_run(void *arg)
     if (o->im->write)
         r = rbd_update_watch(o->image, &o->watch, updated, o->im);
     if (r < 0) {
-        rbd_close(o->image);
+        cg_rbd_close(o->image);
         return r;
     }
     r = rbd_get_size(o->image, &o->size);

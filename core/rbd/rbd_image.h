@@ -27,6 +27,9 @@ void cg_rbd_image_cleanup(struct cg_rbd_image **image); /* for CG_CLEANUP */
 void cg_rbd_image_close_then(struct cg_rbd_image *image, void (*closed)(void *opaque),
                              void *opaque);
 
+/* Closes a handle of librbd's.  0 or what librbd says. */
+int cg_rbd_close(rbd_image_t image);
+
 /* librbd's own handle.  What it does synchronously ends in the time limit if the image was opened
  * to look; if it was opened to write, it waits for the cluster: see cg_rbd_image_limited. */
 rbd_image_t cg_rbd_image_handle(struct cg_rbd_image *image);

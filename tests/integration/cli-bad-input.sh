@@ -49,7 +49,8 @@ done
 
 # Names.
 cowgate create volumes/acme/web --size 1M
-before=$(cowgate --json list)
+listing() { cowgate --json list | jq 'map(del(.used))'; } # the first who locks a volume allocates a block for that
+before=$(listing)
 a129=$(printf 'a%.0s' $(seq 129))
 must_fail 2 'an argument is empty' cowgate info ''
 must_fail 2 'an argument is empty' cowgate export volumes/acme/web ''
@@ -158,5 +159,5 @@ cp saved.map "$map"
 cowgate --quiet export volumes/acme/map ./out.raw
 cowgate delete volumes/acme/map
 
-[ "$(cowgate --json list)" = "$before" ] || fail "something changed: $(cowgate list)"
+[ "$(listing)" = "$before" ] || fail "something changed: $(cowgate list)"
 [ -z "$(find root -name '*.tmp*' -o -name '.draft*' -o -name '.trash*')" ] || fail "leftovers: $(find root)"
