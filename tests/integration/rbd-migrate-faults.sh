@@ -43,9 +43,10 @@ prepare() {
 
 # On a terminal, on which somebody types Ctrl-C once the file `type` is there.
 cat >typed.py <<'PY'
-import os, pty, select, sys
+import os, pty, select, signal, sys
 pid, fd = pty.fork()
 if pid == 0:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which newer shells ignore in the background
     os.execvp(sys.argv[1], sys.argv[1:])
 while True:
     if os.path.exists("type"):
