@@ -145,6 +145,14 @@ struct cg_layer *cg_chain_layer(struct cg_chain *chain, size_t i)
     return chain->layer[i];
 }
 
+struct cg_layer *cg_chain_find(struct cg_chain *chain, const char *uuid)
+{
+    for (size_t i = 0; i < chain->count; i++)
+        if (strcmp(cg_layer_uuid(chain->layer[i]), uuid) == 0)
+            return chain->layer[i];
+    return NULL;
+}
+
 struct cg_layer *cg_chain_top(struct cg_chain *chain)
 {
     return chain->layer[chain->count - 1];

@@ -37,7 +37,8 @@ void cg_chain_retire(struct cg_chain *chain, atomic_uint *count);
 
 uint64_t cg_chain_size(struct cg_chain *chain);
 size_t cg_chain_count(struct cg_chain *chain);
-struct cg_layer *cg_chain_layer(struct cg_chain *chain, size_t i); /* 0 is the lowest */
+struct cg_layer *cg_chain_layer(struct cg_chain *chain, size_t i);        /* 0 is the lowest */
+struct cg_layer *cg_chain_find(struct cg_chain *chain, const char *uuid); /* NULL: it isn't there */
 struct cg_layer *cg_chain_top(struct cg_chain *chain);
 struct cg_parent *cg_chain_parent(struct cg_chain *chain); /* may be NULL */
 

@@ -6,14 +6,6 @@
 #include "core/base/cleanup.h"
 #include "core/volumes/gather.h"
 
-static struct cg_layer *find(struct cg_volume *v, const char *uuid)
-{
-    for (size_t i = 0; i < cg_chain_count(v->head); i++)
-        if (strcmp(cg_layer_uuid(cg_chain_layer(v->head, i)), uuid) == 0)
-            return cg_chain_layer(v->head, i);
-    return NULL;
-}
-
 /* All chains begin with so many layers of the head. */
 static bool in_common(const struct cg_volume_json *json, size_t count)
 {
@@ -32,7 +24,8 @@ size_t cg_gather_count(struct cg_volume *v, uint64_t *ret_size)
 
     for (size_t i = 0; i < json->head.count; i++) {
         const char *uuid = json->head.uuid[i];
-        struct cg_layer *layer = cg_layers_has(&json->inherited, uuid) ? find(v, uuid) : NULL;
+        bool inherited = cg_layers_has(&json->inherited, uuid);
+        struct cg_layer *layer = inherited ? cg_chain_find(v->head, uuid) : NULL;
         if (layer && cg_layer_shared(layer) && in_common(json, i + 1)) {
             count = i + 1;
             *ret_size = cg_layer_size(layer);

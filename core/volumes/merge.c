@@ -67,14 +67,12 @@ static int open_locked(struct cg_volume *v, const char *uuid, struct cg_layer **
 /* The head's chain's own, whose lock would be in the way of another. */
 static int get(struct cg_volume *v, const char *uuid, struct cg_layer **ret, struct cg_error *err)
 {
-    for (size_t i = 0; i < cg_chain_count(v->head); i++) {
-        struct cg_layer *layer = cg_chain_layer(v->head, i);
-        if (strcmp(cg_layer_uuid(layer), uuid) == 0) {
-            *ret = cg_layer_ref(layer);
-            return 0;
-        }
-    }
-    return open_locked(v, uuid, ret, err);
+    struct cg_layer *layer = cg_chain_find(v->head, uuid);
+
+    if (!layer)
+        return open_locked(v, uuid, ret, err);
+    *ret = cg_layer_ref(layer);
+    return 0;
 }
 
 static int get_pair(struct cg_volume *v, const char *lower, const char *upper, struct pair *ret,

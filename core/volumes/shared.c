@@ -108,14 +108,6 @@ static size_t replaced(struct cg_chain *before, size_t first, struct cg_volume *
     return n;
 }
 
-static bool has_layer(struct cg_chain *chain, const char *uuid)
-{
-    for (size_t i = 0; i < cg_chain_count(chain); i++)
-        if (strcmp(cg_layer_uuid(cg_chain_layer(chain, i)), uuid) == 0)
-            return true;
-    return false;
-}
-
 /* now isn't among the open ones yet. */
 static bool shows_same(struct cg_volume *before, struct cg_volume *now)
 {
@@ -125,7 +117,7 @@ static bool shows_same(struct cg_volume *before, struct cg_volume *now)
 
     /* What was being filled, and given up since, said nothing else than what it stood on or under.
      */
-    if (!gone && strcmp(lowest, before->filling) == 0 && !has_layer(now->head, lowest)) {
+    if (!gone && strcmp(lowest, before->filling) == 0 && !cg_chain_find(now->head, lowest)) {
         first = 1;
         gone = replaced(head, first, now);
     }

@@ -30,9 +30,10 @@ static int begin(struct cg_volume *v, struct cg_error *err)
 static int check_gated(struct cg_volume *v, uint64_t len, uint64_t off, struct cg_error *err)
 {
     uint64_t size = cg_chain_size(v->head);
+    int r = cg_volume_check(v, err);
 
-    if (cg_volume_check(v, err) < 0)
-        return -EIO;
+    if (r < 0)
+        return r;
     if (off > size || len > size - off)
         return cg_error_say(err, ENOSPC, "%s has become smaller", v->label);
     return 0;

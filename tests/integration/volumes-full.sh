@@ -3,18 +3,21 @@
 . "$abs_srcdir/tests/functions.sh"
 requires test "$(id -u)" = 0
 
-mkdir small
-mount -t tmpfs -o size=16M tmpfs small
-cleanup_fn umount -l "$tmp/small"
-export COWGATE_ROOT=$tmp/small/root
-cowgate init
-cowgate create volumes/acme/v --size 1G
-start_serve "$tmp/s"
-v=$(uri "$tmp/s" volumes/acme/v)
-
+# begin_on DIR SIZE SOCKET: a volume, served, on a file system of that size.
+begin_on() {
+    mkdir "$1"
+    mount -t tmpfs -o size="$2" tmpfs "$1"
+    cleanup_fn umount -l "$tmp/$1"
+    export COWGATE_ROOT=$tmp/$1/root
+    cowgate init
+    cowgate create volumes/acme/v --size 1G
+    start_serve "$tmp/$3"
+    v=$(uri "$tmp/$3" volumes/acme/v)
+}
 q() { qemu-io -f raw "$@" "$v" >qemu-io.log 2>&1; }
 good() { q "$@" && ! grep -Eq 'failed|error' qemu-io.log || fail "qemu-io $*: $(cat qemu-io.log)"; }
 
+begin_on small 16M s
 good -c 'write -P 1 0 8M' -c 'write -P 2 100M 2000' -c flush
 q -c 'write -P 3 200M 30M' || true
 grep -q 'No space left' qemu-io.log || fail "no ENOSPC: $(cat qemu-io.log)"
@@ -51,14 +54,7 @@ stop "$serve_pid"
 
 # A snapshot can be deleted in a full pool, and gives room back.
 export COWGATE_RUN=$own_run
-mkdir larger
-mount -t tmpfs -o size=160M tmpfs larger
-cleanup_fn umount -l "$tmp/larger"
-export COWGATE_ROOT=$tmp/larger/root
-cowgate init
-cowgate create volumes/acme/v --size 1G
-start_serve "$tmp/s4"
-v=$(uri "$tmp/s4" volumes/acme/v)
+begin_on larger 160M s4
 good -c 'write -P 1 0 30M'
 wait_for 10 test -s larger/root/pool/.spare
 cowgate snapshot volumes/acme/v@s

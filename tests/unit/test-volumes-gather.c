@@ -127,14 +127,6 @@ static int teardown(void **state)
     return faults_teardown(state);
 }
 
-static int cancel(void *opaque, uint64_t done, uint64_t total)
-{
-    (void)opaque;
-    (void)done;
-    (void)total;
-    return 1;
-}
-
 static int flatten_by(struct cg_space *space, const char *text,
                       int (*progress)(void *opaque, uint64_t done, uint64_t total))
 {
@@ -448,7 +440,7 @@ static void opened_earlier(unsigned which)
     struct cg_space *third = pool_second(&pool), *fourth = pool_second(&pool);
     struct cg_image *before = pool_open(second, name, CG_OPEN_WRITE), *with, *without, *image;
 
-    assert_int_equal(flatten_by(pool.space, name, cancel), -ECANCELED);
+    assert_int_equal(flatten_by(pool.space, name, pool_cancel), -ECANCELED);
     with = pool_open(third, name, CG_OPEN_WRITE);
     image = pool_open(second, name, CG_OPEN_WRITE); /* shows what `before` does */
     cg_image_unref(image);
@@ -543,10 +535,10 @@ static void test_no_room(void **state)
 static void test_filling_shared(void **state)
 {
     (void)state;
-    assert_int_equal(flatten_by(pool.space, O, cancel), -ECANCELED);
+    assert_int_equal(flatten_by(pool.space, O, pool_cancel), -ECANCELED);
     pool_clone(pool.space, O, C);
     same(pool.space, C, contents[O_HEAD].bytes);
-    assert_int_equal(flatten_by(pool.space, C, cancel), -ECANCELED);
+    assert_int_equal(flatten_by(pool.space, C, pool_cancel), -ECANCELED);
     assert_int_equal(flatten_by(pool.space, O, NULL), 0);
     same(pool.space, C, contents[O_HEAD].bytes);
     assert_int_equal(flatten_by(pool.space, C, NULL), 0);

@@ -45,7 +45,7 @@ static void go_on(void)
     struct cg_name v = pool_name(V);
     struct cg_error err;
     if (half)
-        cg_space_reclaim(pool.space, &v, cancel, NULL, &err);
+        cg_space_reclaim(pool.space, &v, pool_cancel, NULL, &err);
     else
         reclaim();
 }

@@ -224,7 +224,7 @@ static void test_cancelled(void **state)
 
     (void)state;
     prepare();
-    assert_int_equal(cg_space_reclaim(pool.space, &v, cancel, NULL, &err), -ECANCELED);
+    assert_int_equal(cg_space_reclaim(pool.space, &v, pool_cancel, NULL, &err), -ECANCELED);
     assert_int_equal(mixed(), 1);
     expect_all();
     pool_snapshot(pool.space, V "@d");

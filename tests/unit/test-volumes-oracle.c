@@ -240,14 +240,6 @@ static void op_resize(struct test *t)
     open_image(t);
 }
 
-static int cancel(void *opaque, uint64_t done, uint64_t total)
-{
-    (void)opaque;
-    (void)done;
-    (void)total;
-    return 1;
-}
-
 static void op_flatten(struct test *t)
 {
     struct cg_name name = pool_name(t->name);
@@ -256,7 +248,7 @@ static void op_flatten(struct test *t)
     if (next(&t->random, 10))
         return;
     bool begin_only = next(&t->random, 2);
-    int r = cg_space_flatten(t->pool.space, &name, 0, begin_only ? cancel : NULL, NULL, &err);
+    int r = cg_space_flatten(t->pool.space, &name, 0, begin_only ? pool_cancel : NULL, NULL, &err);
     assert_true(r == 0 || (begin_only && r == -ECANCELED));
     if (r == 0 && !*t->original)
         assert_string_equal(pool_held(), "");

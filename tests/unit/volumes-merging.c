@@ -92,11 +92,3 @@ void expect_v(char value, size_t len, uint64_t off)
 {
     expect_in(V, value, len, off);
 }
-
-int cancel(void *opaque, uint64_t done, uint64_t total)
-{
-    (void)opaque;
-    (void)done;
-    (void)total;
-    return 1;
-}

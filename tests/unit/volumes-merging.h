@@ -15,9 +15,6 @@ int merging_teardown(void **state);
 int reclaim_by(struct cg_space *space);
 int reclaim(void);
 
-/* A progress that wants an end. */
-int cancel(void *opaque, uint64_t done, uint64_t total);
-
 /* What is written down of a volume in the project; the caller clears it. */
 struct cg_volume_json json_of(const char *volume);
 

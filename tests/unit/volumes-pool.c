@@ -287,6 +287,14 @@ static int check_extent(void *opaque, const struct cg_extent *e, struct cg_error
     return 0;
 }
 
+int pool_cancel(void *opaque, uint64_t done, uint64_t total)
+{
+    (void)opaque;
+    (void)done;
+    (void)total;
+    return 1;
+}
+
 void pool_same(struct cg_image *image, const uint8_t *want, uint64_t size)
 {
     uint8_t *have = malloc(size);

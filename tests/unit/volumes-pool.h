@@ -51,6 +51,9 @@ void pool_remove(struct cg_space *space, const char *name);
 void pool_write(struct cg_image *image, const void *buf, size_t len, uint64_t off);
 void pool_read(struct cg_image *image, void *buf, size_t len, uint64_t off);
 
+/* A progress that wants an end. */
+int pool_cancel(void *opaque, uint64_t done, uint64_t total);
+
 /* The image's content is these bytes, by reading and by extents. */
 void pool_same(struct cg_image *image, const uint8_t *want, uint64_t size);
 
