@@ -1,15 +1,15 @@
 # Unit tests are cmocka programs, integration tests shell scripts over real clients; each runs by
 # ./run, which sets the paths to what was built.
 TEST_EXTENSIONS = .sh
-LOG_COMPILER = ./run
-SH_LOG_COMPILER = ./run timeout --kill-after=20 900 bash
+LOG_COMPILER = $(srcdir)/tests/limited 1800 ./run
+SH_LOG_COMPILER = $(srcdir)/tests/limited 900 ./run bash
 AM_TESTS_ENVIRONMENT = RUN_VALGRIND='$(RUN_VALGRIND)'; export RUN_VALGRIND;
 
 unit_tests =
 thread_tests = # those with many threads, for check-threads
 unit_ldadd = core/libcowgate.la $(CMOCKA_LIBS)
 
-EXTRA_DIST += tests/functions.sh tests/vm-functions.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp tests/tsan.supp
+EXTRA_DIST += tests/functions.sh tests/limited tests/vm-functions.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp tests/tsan.supp
 
 include tests/fuzz/local.mk
 check_LTLIBRARIES += tests/no-freelocale.la

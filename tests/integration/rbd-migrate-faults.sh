@@ -19,7 +19,8 @@ remember_root
 
 state() { cowgate --json migrate status | jq -r '.[].state'; }
 server_pid() { cat root/migrations/rbd+rbd+one/server; }
-objects_there() { rados -p rbd ls | grep -c rbd_data || true; }
+# Asked thousands of times: one that doesn't answer, as happens, isn't waited for.
+objects_there() { timeout 20 rados -p rbd ls | grep -c rbd_data || true; }
 some_are_there() { [ "$(objects_there)" -ge "$1" ]; }
 
 # What can be read is right, where it can be read.
