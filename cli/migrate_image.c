@@ -15,7 +15,7 @@ int cli_migrate_look_at(struct cg_space *space, const struct cg_name *target,
                         const struct cg_migration_record *record, struct cg_migration_status *ret,
                         struct cg_error *err)
 {
-    int r = cg_space_migrate_status(space, target, record->spec, ret, err);
+    int r = cg_space_migrate_status(space, target, record->image_id, record->spec, ret, err);
 
     if (r == 0 && record->image_id[0] && strcmp(record->image_id, ret->image_id))
         return cg_error_say(err, ESTALE, "%s isn't this migration's: another image has its name",

@@ -233,10 +233,11 @@ int cg_space_migrate_step(struct cg_space *space, const struct cg_name *name,
     return space->ops->migrate_step(space->self, name, step, progress, opaque, err);
 }
 
-int cg_space_migrate_status(struct cg_space *space, const struct cg_name *name, const char *spec,
-                            struct cg_migration_status *ret, struct cg_error *err)
+int cg_space_migrate_status(struct cg_space *space, const struct cg_name *name,
+                            const char *image_id, const char *spec, struct cg_migration_status *ret,
+                            struct cg_error *err)
 {
     if (!space->ops->migrate_status)
         return cannot(space, "migrate", err);
-    return space->ops->migrate_status(space->self, name, spec, ret, err);
+    return space->ops->migrate_status(space->self, name, image_id, spec, ret, err);
 }

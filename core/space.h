@@ -181,10 +181,11 @@ struct cg_space_ops {
     int (*migrate_step)(void *self, const struct cg_name *name, enum cg_migration_step step,
                         int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                         struct cg_error *err);
-    /* -ENOENT: there is no such image.  spec: what to compare its own with; may be NULL.  Works
-     * also when the stream can't be reached. */
-    int (*migrate_status)(void *self, const struct cg_name *name, const char *spec,
-                          struct cg_migration_status *ret, struct cg_error *err);
+    /* -ENOENT: there is no such image.  -EBUSY: the one with image_id ("": unknown) is there, but
+     * not by this name.  spec: what to compare its own with; may be NULL.  Works also when the
+     * stream can't be reached. */
+    int (*migrate_status)(void *self, const struct cg_name *name, const char *image_id,
+                          const char *spec, struct cg_migration_status *ret, struct cg_error *err);
     void (*close)(void *self);
 };
 
@@ -265,7 +266,8 @@ int cg_space_migrate_step(struct cg_space *space, const struct cg_name *name,
                           enum cg_migration_step step,
                           int (*progress)(void *opaque, uint64_t done, uint64_t total),
                           void *opaque, struct cg_error *err);
-int cg_space_migrate_status(struct cg_space *space, const struct cg_name *name, const char *spec,
-                            struct cg_migration_status *ret, struct cg_error *err);
+int cg_space_migrate_status(struct cg_space *space, const struct cg_name *name,
+                            const char *image_id, const char *spec, struct cg_migration_status *ret,
+                            struct cg_error *err);
 
 #endif

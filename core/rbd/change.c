@@ -138,15 +138,22 @@ int cg_rbd_resize(void *self, const struct cg_name *name, uint64_t size, struct 
     return r < 0 ? cg_rbd_failed(r, err, "resize %s", p.text) : 0;
 }
 
-/* Volumes remember what they stand on by its name. */
+/* Volumes remember what they stand on by its name, and migrations what they fill. */
 static int check_not_held(struct cg_rbd *rbd, const struct cg_name *name, struct cg_error *err)
 {
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
     CG_CLEANUP(cg_rbd_marks_clear) struct cg_rbd_marks marks = { 0 };
+    uint64_t features = 0;
 
     int r = cg_rbd_open_once(rbd, name, false, &im, err);
-    if (r == 0)
-        r = cg_rbd_marks_read(cg_rbd_image_handle(im), &marks, err);
+    if (r < 0)
+        return r;
+    r = rbd_get_features(cg_rbd_image_handle(im), &features);
+    if (r < 0)
+        return cg_rbd_failed(r, err, "look into the image");
+    if (features & RBD_FEATURE_MIGRATING)
+        return cg_error_say(err, EBUSY, "it is being migrated: commit that first");
+    r = cg_rbd_marks_read(cg_rbd_image_handle(im), &marks, err);
     const struct cg_rbd_mark *holder = r == 0 ? cg_rbd_marks_holder(&marks, 0) : NULL;
     if (holder)
         return cg_error_say(

@@ -152,9 +152,10 @@ static int configure(const struct cg_rbd_config *config, rados_t rados, enum cg_
     };
 
     int r = rados_conf_read_file(rados, config->conf);
-    if (r < 0)
-        return cg_rbd_failed(r, err, "read %s",
-                             config->conf ? config->conf : "ceph.conf ($CEPH_CONF, /etc/ceph)");
+    if (r < 0) /* never -ENOENT, which says that an image is gone */
+        return cg_error_say(err, r == -ENOENT ? EIO : -r, "read %s: %s",
+                            config->conf ? config->conf : "ceph.conf ($CEPH_CONF, /etc/ceph)",
+                            strerror(-r));
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         const struct setting *s = &settings[i];
         r = s->value ? rados_conf_set(rados, s->key, s->value) : 0;

@@ -250,16 +250,36 @@ static int ask_header(const struct cg_rbd_place *p, const char *id, const char *
                                   p->text);
 }
 
-int cg_rbd_migrate_status(void *self, const struct cg_name *name, const char *spec,
-                          struct cg_migration_status *ret, struct cg_error *err)
+/* Whoever lets go of the stream must know that nobody needs it: an image that has lost its name
+ * still does. */
+static int check_not_elsewhere(const struct cg_rbd_place *p, const char *id, struct cg_error *err)
+{
+    bool header = false;
+    int r = *id ? has_header(p, id, &header, err) : 0;
+
+    return header
+               ? cg_error_say(err, EBUSY,
+                              "the image that was %s is there, but was renamed or lies in Ceph's "
+                              "trash: give it its name back first",
+                              p->text)
+               : r;
+}
+
+int cg_rbd_migrate_status(void *self, const struct cg_name *name, const char *image_id,
+                          const char *spec, struct cg_migration_status *ret, struct cg_error *err)
 {
     struct cg_migration_status status = { .state = CG_MIGRATION_NONE };
     struct cg_rbd_place p;
     bool header;
 
     int r = cg_rbd_place_to_look(self, name, &p, err);
-    if (r == 0)
-        r = find_id(&p, status.image_id, err);
+    if (r < 0)
+        return r;
+    r = find_id(&p, status.image_id, err);
+    if (r == -ENOENT || (r == 0 && strcmp(status.image_id, image_id) != 0)) {
+        int elsewhere = check_not_elsewhere(&p, image_id, err);
+        r = elsewhere < 0 ? elsewhere : r;
+    }
     if (r == 0)
         r = has_header(&p, status.image_id, &header, err);
     if (r < 0)

@@ -143,7 +143,7 @@ int cg_rbd_migrate_prepare(void *self, const struct cg_name *name, const char *s
 int cg_rbd_migrate_step(void *self, const struct cg_name *name, enum cg_migration_step step,
                         int (*progress)(void *opaque, uint64_t done, uint64_t total), void *opaque,
                         struct cg_error *err);
-int cg_rbd_migrate_status(void *self, const struct cg_name *name, const char *spec,
-                          struct cg_migration_status *ret, struct cg_error *err);
+int cg_rbd_migrate_status(void *self, const struct cg_name *name, const char *image_id,
+                          const char *spec, struct cg_migration_status *ret, struct cg_error *err);
 
 #endif

@@ -192,6 +192,29 @@ rbd info one >info.out
 rbd rm --no-progress one
 nothing_left
 
+# An image that isn't found isn't gone: where the cluster isn't known, or the image has no name or another.
+prepare "$point"
+jq '.rbd.conf = "/nonexistent/ceph.conf"' all.json >root/cowgate.json
+for step in execute commit abort; do must_fail 1 'read /nonexistent/ceph.conf' cowgate migrate $step $one; done
+must_fail 1 'read /nonexistent/ceph.conf' cowgate migrate run "$point" $one
+[ "$(state)" = unknown ] || fail "$(state)"
+cp all.json root/cowgate.json
+must_fail 1 'it is being migrated' cowgate rename $one rbd/rbd/two
+rbd rename one two
+for step in execute commit abort; do must_fail 1 'give it its name back' cowgate migrate $step $one; done
+rbd create one --size 16M
+must_fail 1 'give it its name back' cowgate migrate abort $one
+rbd rm --no-progress one
+[ "$(state)" = unknown ] || fail "$(state)"
+rbd rename two one
+is_whole
+cowgate migrate execute $one
+cowgate migrate commit $one
+wait $prepare
+is_whole
+rbd rm --no-progress one
+nothing_left
+
 # A source that goes meanwhile: a volume's content stays, a file's is missed.
 cowgate clone volumes/acme/web volumes/acme/short
 prepare volumes/acme/short
