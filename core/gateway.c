@@ -482,7 +482,9 @@ static int parent_keep(struct cg_gateway *g, const char *ref, const char *identi
     int r = cg_name_parse(ref, &name, err);
     if (r == 0)
         r = any_space(g, &name, &space, err);
-    if (r == 0)
+    if (r < 0)
+        return r;
+    if (name.space != CG_NAME_BACKUPS) /* points aren't renamed, and can be too damaged to tell */
         r = locate(space, &name, identity, err);
     if (r < 0 && (hold || r != -ENOENT))
         return r;

@@ -304,7 +304,7 @@ static int backups_release(void *self, const struct cg_name *name, const char *u
     if (r < 0)
         return r;
     if (name->qcow2)
-        return cg_history_release(project, name->part[1], name->part[2], uuid, err);
+        return cg_history_release(project, name->part[1], uuid, err);
     return cg_point_release(project, name->part[1], name->part[2], uuid, err);
 }
 

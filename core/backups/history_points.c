@@ -126,22 +126,34 @@ static int own_uuid(const char *uuid, const char *point, char ret[static CG_UUID
     return 0;
 }
 
-static int release_first(struct cg_project *project, const char *volume,
-                         const struct cg_history_points *p, size_t count, const char *uuid,
-                         struct cg_error *err)
-{
-    char own[CG_UUID_LEN + 1];
-    int result = 0;
+struct releasing {
+    struct cg_project *project;
+    const char *volume, *uuid;
+    int result; /* the first failure */
+};
 
-    for (size_t i = 0; i < count; i++) {
-        struct cg_error why;
-        int r = own_uuid(uuid, p->v[i].name, own, &why);
-        if (r == 0)
-            r = cg_point_release(project, volume, p->v[i].name, own, &why);
-        if (r < 0 && result == 0)
-            result = cg_error_say(err, -r, "%s", why.message);
-    }
-    return result;
+static int release_one(void *opaque, const char *point, struct cg_error *err)
+{
+    struct releasing *x = opaque;
+    char own[CG_UUID_LEN + 1];
+    struct cg_error why;
+
+    int r = own_uuid(x->uuid, point, own, &why);
+    if (r == 0)
+        r = cg_point_release(x->project, x->volume, point, own, &why);
+    if (r < 0 && x->result == 0)
+        x->result = cg_error_say(err, -r, "%s", why.message);
+    return 0;
+}
+
+/* Of all the volume's points, as one that can't be read doesn't tell whether it was held. */
+int cg_history_release(struct cg_project *project, const char *volume, const char *uuid,
+                       struct cg_error *err)
+{
+    struct releasing x = { project, volume, uuid, 0 };
+    int r = cg_project_points(project, volume, release_one, &x, err);
+
+    return r < 0 ? r : x.result;
 }
 
 int cg_history_hold(struct cg_project *project, const char *volume, const char *last,
@@ -156,16 +168,7 @@ int cg_history_hold(struct cg_project *project, const char *volume, const char *
         if (r == 0)
             r = cg_point_hold(project, volume, p.v[i].name, own, err);
         if (r < 0)
-            release_first(project, volume, &p, i, uuid, NULL);
+            cg_history_release(project, volume, uuid, NULL);
     }
     return r;
-}
-
-int cg_history_release(struct cg_project *project, const char *volume, const char *last,
-                       const char *uuid, struct cg_error *err)
-{
-    CG_CLEANUP(cg_history_points_clear) struct cg_history_points p;
-
-    int r = cg_history_points(project, volume, last, &p, err);
-    return r < 0 ? r : release_first(project, volume, &p, p.count, uuid, err);
 }

@@ -24,11 +24,11 @@ void cg_history_points_clear(struct cg_history_points *points);
 int cg_history_identify(struct cg_project *project, const char *volume, const char *last,
                         char ret[static CG_ID_MAX + 1], struct cg_error *err);
 
-/* cg_point_hold and cg_point_release for all of them, each by a uuid made from uuid and its name.
+/* cg_point_hold for all of them, each by a uuid made from uuid and its name, and cg_point_release.
  * When holding fails none is held by it. */
 int cg_history_hold(struct cg_project *project, const char *volume, const char *last,
                     const char *uuid, struct cg_error *err);
-int cg_history_release(struct cg_project *project, const char *volume, const char *last,
-                       const char *uuid, struct cg_error *err);
+int cg_history_release(struct cg_project *project, const char *volume, const char *uuid,
+                       struct cg_error *err);
 
 #endif

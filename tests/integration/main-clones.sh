@@ -104,4 +104,19 @@ cowgate --quiet export volumes/acme/c-point ./c-point2.raw
 same c-point.raw c-point2.raw
 [ -z "$(ls root/repo/acme/holds)" ] || fail "a flattened clone still holds its point"
 for v in c-point c-nbd c-c-file backed; do cowgate delete volumes/acme/$v; done
+
+# Held points are released also if they can't be read any more; if their repository is away, later.
+cowgate --quiet import ./file.raw volumes/acme/web
+for i in 1 2; do point=$(cowgate --quiet backup volumes/acme/web backups/acme/held); done
+for v in c d; do cowgate clone "$point" volumes/acme/$v; done
+cowgate clone "$point.qcow2" volumes/acme/h
+mv root/repo away
+must_fail 1 'could not be deleted whole.*release' cowgate delete volumes/acme/c
+mv away root/repo
+sed -i 's/"sequence": [0-9]*/"sequence": 9/' root/repo/acme/points/held/*
+must_fail 1 'MAC' cowgate info "$point"
+must_fail 1 'is held' cowgate delete "$point"
+for v in d h web; do cowgate delete volumes/acme/$v; done
+[ -z "$(ls root/repo/acme/holds)" ] || fail "a deleted clone still holds its point"
+cowgate delete "$point"
 [ "$(cowgate --json list volumes)" = '[]' ] || fail "something is left: $(cowgate list volumes)"
