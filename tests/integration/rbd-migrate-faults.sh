@@ -19,7 +19,6 @@ remember_root
 
 state() { cowgate --json migrate status | jq -r '.[].state'; }
 server_pid() { cat root/migrations/rbd+rbd+one/server; }
-# Asked thousands of times: one that doesn't answer, as happens, isn't waited for.
 objects_there() { timeout 20 rados -p rbd ls | grep -c rbd_data || true; }
 some_are_there() { [ "$(objects_there)" -ge "$1" ]; }
 
@@ -74,7 +73,7 @@ execute_and() {
     wait_for 60 some_are_there $(($(objects_there) + 1))
     freeze_osd
     "$@"
-    kill $slow
+    kill -9 $slow # asked to let go of a process that is just dying, it may wait for that for ever
     wait $slow || true
     thaw_osd
     wait $execute || r=$?
