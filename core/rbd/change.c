@@ -71,6 +71,18 @@ int cg_rbd_rollback(void *self, const struct cg_name *name, struct cg_error *err
     return r < 0 ? cg_rbd_failed(r, err, "roll back to %s", text) : 0;
 }
 
+static int check_not_migrating(rbd_image_t image, struct cg_error *err)
+{
+    uint64_t features;
+    int r = rbd_get_features(image, &features);
+
+    if (r < 0)
+        return cg_rbd_failed(r, err, "look into the image");
+    return features & RBD_FEATURE_MIGRATING
+               ? cg_error_say(err, EBUSY, "it is being migrated: commit that first")
+               : 0;
+}
+
 struct flattening {
     int (*progress)(void *opaque, uint64_t done, uint64_t total);
     void *opaque;
@@ -103,6 +115,8 @@ int cg_rbd_flatten(void *self, const struct cg_name *name, uint64_t rate,
     int r = cg_rbd_place_head(self, name, "flatten", &p, err);
     if (r == 0)
         r = cg_rbd_open_once(self, name, true, &im, err);
+    if (r == 0 && (r = check_not_migrating(cg_rbd_image_handle(im), err)) < 0)
+        return cg_error_prefix(err, r, "flatten %s", p.text);
     if (r == 0)
         r = cg_rbd_parent(self, cg_rbd_image_handle(im), CG_RBD_CHANGE, &parent, err);
     if (r < 0 || !parent.there)
@@ -143,17 +157,12 @@ static int check_not_held(struct cg_rbd *rbd, const struct cg_name *name, struct
 {
     CG_CLEANUP(cg_rbd_image_cleanup) struct cg_rbd_image *im = NULL;
     CG_CLEANUP(cg_rbd_marks_clear) struct cg_rbd_marks marks = { 0 };
-    uint64_t features = 0;
 
     int r = cg_rbd_open_once(rbd, name, false, &im, err);
-    if (r < 0)
-        return r;
-    r = rbd_get_features(cg_rbd_image_handle(im), &features);
-    if (r < 0)
-        return cg_rbd_failed(r, err, "look into the image");
-    if (features & RBD_FEATURE_MIGRATING)
-        return cg_error_say(err, EBUSY, "it is being migrated: commit that first");
-    r = cg_rbd_marks_read(cg_rbd_image_handle(im), &marks, err);
+    if (r == 0)
+        r = check_not_migrating(cg_rbd_image_handle(im), err);
+    if (r == 0)
+        r = cg_rbd_marks_read(cg_rbd_image_handle(im), &marks, err);
     const struct cg_rbd_mark *holder = r == 0 ? cg_rbd_marks_holder(&marks, 0) : NULL;
     if (holder)
         return cg_error_say(

@@ -270,11 +270,12 @@ int cg_rbd_migrate_status(void *self, const struct cg_name *name, const char *im
 {
     struct cg_migration_status status = { .state = CG_MIGRATION_NONE };
     struct cg_rbd_place p;
+    struct cg_error why;
     bool header;
 
-    int r = cg_rbd_place_to_look(self, name, &p, err);
-    if (r < 0)
-        return r;
+    int r = cg_rbd_place_to_look(self, name, &p, &why);
+    if (r < 0) /* no pool of that name: it may have another, and the image in it is there */
+        return cg_error_say(err, r == -ENOENT ? EIO : -r, "%s", why.message);
     r = find_id(&p, status.image_id, err);
     if (r == -ENOENT || (r == 0 && strcmp(status.image_id, image_id) != 0)) {
         int elsewhere = check_not_elsewhere(&p, image_id, err);

@@ -200,6 +200,10 @@ must_fail 1 'read /nonexistent/ceph.conf' cowgate migrate run "$point" $one
 [ "$(state)" = unknown ] || fail "$(state)"
 cp all.json root/cowgate.json
 must_fail 1 'it is being migrated' cowgate rename $one rbd/rbd/two
+must_fail 1 'it is being migrated' cowgate flatten $one
+ceph osd pool rename rbd other 2>>ceph.log
+for step in execute commit abort; do must_fail 1 'there is no pool rbd' cowgate migrate $step $one; done
+ceph osd pool rename other rbd 2>>ceph.log
 rbd rename one two
 for step in execute commit abort; do must_fail 1 'give it its name back' cowgate migrate $step $one; done
 rbd create one --size 16M
