@@ -1,6 +1,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,6 @@ static int choose(void *opaque, const char *name, const struct cg_point *head, c
     p->v = v;
     struct cg_history_name *n = &p->v[p->count++];
     strcpy(n->name, name);
-    strcpy(n->session, head->session);
     n->sequence = head->sequence;
     return 0;
 }
@@ -95,13 +95,15 @@ int cg_history_identify(struct cg_project *project, const char *volume, const ch
     int r = cg_history_points(project, volume, last, &p, err);
     if (r < 0)
         return r;
-    /* A session makes one point. */
-    CG_CLEANUP(cg_free) char *text = malloc(p.count * (CG_SESSION_ID + 1));
+    /* What the heads have of them: no other point of the volume gets the same sequence. */
+    const size_t line = CG_PART_MAX + 24;
+    CG_CLEANUP(cg_free) char *text = malloc(p.count * line);
+    size_t len = 0;
     if (!text)
         return cg_error_set(err, ENOMEM, "identify a history");
     for (size_t i = 0; i < p.count; i++)
-        memcpy(text + i * (CG_SESSION_ID + 1), p.v[i].session, CG_SESSION_ID + 1);
-    r = digest(text, p.count * (CG_SESSION_ID + 1), sum, err);
+        len += (size_t)snprintf(text + len, line, "%s %" PRIu64 "\n", p.v[i].name, p.v[i].sequence);
+    r = digest(text, len, sum, err);
     for (size_t i = 0; r == 0 && i < DIGEST; i++)
         snprintf(ret + 2 * i, 3, "%02x", sum[i]);
     return r;

@@ -8,7 +8,6 @@ struct cg_history_points {
     size_t count, allocated;
     struct cg_history_name {
         char name[CG_PART_MAX + 1];
-        char session[CG_SESSION_ID + 1];
         uint64_t sequence;
     } * v;
 };
