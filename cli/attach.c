@@ -37,7 +37,7 @@ struct attach {
     uint64_t size;
     uint64_t flags;
     unsigned connections;
-    char whole[CG_NAME_MAX]; /* the image's name, or that of the one that it's a partition of */
+    struct cg_name name; /* of the image, unless it's at a URI */
 };
 
 enum { READ_ONLY = 256, CONNECTIONS, TIMEOUT, REQUEST_TIMEOUT, FOREGROUND, LIST };
@@ -129,7 +129,7 @@ static int check_image(struct attach *s)
     if (r == 0) {
         s->writable = name.space != CG_NAME_BACKUPS && !name.snapshot[0];
         cg_name_text(&name, false, a->image);
-        cg_name_text(&name, true, s->whole);
+        s->name = name;
         if (!realpath(cg_gateway_root(cli->gateway), a->root))
             r = cg_error_set(&cli->err, errno, "find %s", cg_gateway_root(cli->gateway));
     }
@@ -139,26 +139,7 @@ static int check_image(struct attach *s)
     return r;
 }
 
-/* Two servers can't write one volume, and the second would say so only in the midst of it. */
-static int refuse_second(void *opaque, int index)
-{
-    struct attach *s = opaque;
-    CG_CLEANUP(cg_close) int fd = -1;
-    struct cli_attachment other;
-    char whole[CG_NAME_MAX];
-    struct cg_name name;
-    bool watched;
-
-    if (index == s->w.a.index || cli_attachment_read(index, &other, &fd, &watched, NULL) < 0 ||
-        !cli_nbd_connected_by(index, other.id) || other.read_only || !other.root[0] ||
-        strcmp(other.root, s->w.a.root) || cg_name_parse(other.image, &name, NULL) < 0 ||
-        strcmp(cg_name_text(&name, true, whole), s->whole))
-        return 0;
-    return cg_error_say(&s->cli->err, EBUSY, "%s is /dev/nbd%d already (see --read-only)",
-                        other.image, index);
-}
-
-/* Nor can a server and whatever else. */
+/* Two processes can't write one volume, and the second would say so only in the midst of it. */
 static int refuse_written(struct attach *s)
 {
     if (!s->writer)
@@ -169,11 +150,20 @@ static int refuse_written(struct attach *s)
                         s->w.a.image, s->writer);
 }
 
+/* Nor can the servers of two devices. */
 static int check_second(struct attach *s)
 {
-    if (!s->w.a.root[0] || s->w.a.read_only || !s->writable)
+    const struct cli_attachment *a = &s->w.a;
+    char whole[CG_NAME_MAX];
+    int other = -1;
+
+    if (!a->root[0] || a->read_only || !s->writable)
         return 0;
-    return cli_attachment_each(refuse_second, s, &s->cli->err);
+    int r = cli_attachment_find(a->root, &s->name, a->index, &other, &s->cli->err);
+    if (r == 0 && other >= 0)
+        r = cg_error_say(&s->cli->err, EBUSY, "%s is /dev/nbd%d already (see --read-only)",
+                         cg_name_text(&s->name, true, whole), other);
+    return r;
 }
 
 /* A device that was attached by an attach which was killed is watched on. */
@@ -235,6 +225,7 @@ static int connect_device(struct attach *s, int *ret_lock)
     if (r < 0)
         return r;
     learn(s, &link);
+    memcpy(a->shows, link.shows, sizeof a->shows);
     r = cli_nbd_kernel_connect(&link, s->index, &a->index, err);
     cli_nbd_link_close(&link);
     if (r < 0)

@@ -215,7 +215,24 @@ static int wait_for_server(const struct cli_attachment *a, int server, struct cl
     return r;
 }
 
-int cli_attach_connect(const struct cli_attachment *a, struct cli_nbd_link *ret_link,
+/* Another image may have taken the name: what the kernel has in its caches must never reach that.
+ */
+static int check_same(const struct cli_attachment *a, const struct cli_nbd_link *link,
+                      struct cg_error *err)
+{
+    if (a->root[0] && !link->shows[0])
+        return cg_error_say(err, EPROTO, "the server of %s doesn't tell its id", a->image);
+    if (!a->shows[0] || strcmp(a->shows, link->shows) == 0)
+        return 0;
+    return cg_error_say(err, ESTALE,
+                        "%.400s is another image or range now than /dev/nbd%d shows: id %s, not "
+                        "%s. To give the device up, with what isn't written yet: cowgate detach "
+                        "--force /dev/nbd%d",
+                        a->image, a->index, link->shows[0] ? link->shows : "unknown", a->shows,
+                        a->index);
+}
+
+static int connect_any(const struct cli_attachment *a, struct cli_nbd_link *ret_link,
                        struct cg_error *err)
 {
     CG_CLEANUP(cg_close) int server = -1;
@@ -232,6 +249,22 @@ int cli_attach_connect(const struct cli_attachment *a, struct cli_nbd_link *ret_
     r = wait_for_server(a, server, ret_link, err);
     if (r < 0)
         end_server(server);
+    return r;
+}
+
+int cli_attach_connect(const struct cli_attachment *a, struct cli_nbd_link *ret_link,
+                       struct cg_error *err)
+{
+    int r = connect_any(a, ret_link, err);
+
+    if (r < 0)
+        return r;
+    r = check_same(a, ret_link, err);
+    if (r < 0) {
+        cli_nbd_link_close(ret_link);
+        if (a->root[0]) /* it holds what isn't ours */
+            cli_attach_server_stop(a->socket, NULL);
+    }
     return r;
 }
 

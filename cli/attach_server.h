@@ -14,12 +14,13 @@ int cli_attach_server_stop(const char *socket, struct cg_error *err);
  * acknowledged isn't lost. */
 int cli_attach_server_kill(const char *socket, struct cg_error *err);
 
-/* Connects to the attachment's server, which is started if none listens, as soon as it answers. */
+/* Connects to the attachment's server, which is started if none listens, as soon as it answers.
+ * -ESTALE: what it shows isn't what the attachment says. */
 int cli_attach_connect(const struct cli_attachment *a, struct cli_nbd_link *ret_link,
                        struct cg_error *err);
 
 /* As cli_attach_connect, and hands the connections to the device for those that are dead.  -ESTALE:
- * the image has become smaller than the device.  *ret_said (may be NULL): what the server said;
+ * or the image has become smaller than the device.  *ret_said (may be NULL): what the server said;
  * its connections are gone. */
 int cli_attach_reconnect(const struct cli_attachment *a, struct cli_nbd_link *ret_said,
                          struct cg_error *err);

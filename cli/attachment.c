@@ -84,27 +84,29 @@ static void record_name(int index, char ret[static 32])
 
 static json_t *pack(const struct cli_attachment *a)
 {
-    return json_pack("{s:i s:s s:s s:s s:s s:b s:i s:i s:i s:i}", "index", a->index, "id", a->id,
-                     "image", a->image, "root", a->root, "socket", a->socket, "read_only",
-                     a->read_only, "connections", (int)a->connections, "timeout", (int)a->timeout,
-                     "request_timeout", (int)a->request_timeout, "watcher", (int)a->watcher);
+    return json_pack("{s:i s:s s:s s:s s:s s:s s:b s:i s:i s:i s:i}", "index", a->index, "id",
+                     a->id, "image", a->image, "root", a->root, "socket", a->socket, "shows",
+                     a->shows, "read_only", a->read_only, "connections", (int)a->connections,
+                     "timeout", (int)a->timeout, "request_timeout", (int)a->request_timeout,
+                     "watcher", (int)a->watcher);
 }
 
 static int unpack(json_t *json, struct cli_attachment *ret)
 {
-    const char *id, *image, *root, *socket;
+    const char *id, *image, *root, *socket, *shows = "";
     int read_only, connections, timeout, request_timeout, watcher;
 
     if (!json ||
-        json_unpack(json, "{s:i s:s s:s s:s s:s s:b s:i s:i s:i s:i}", "index", &ret->index, "id",
-                    &id, "image", &image, "root", &root, "socket", &socket, "read_only", &read_only,
-                    "connections", &connections, "timeout", &timeout, "request_timeout",
-                    &request_timeout, "watcher", &watcher) < 0)
+        json_unpack(json, "{s:i s:s s:s s:s s:s s?s s:b s:i s:i s:i s:i}", "index", &ret->index,
+                    "id", &id, "image", &image, "root", &root, "socket", &socket, "shows", &shows,
+                    "read_only", &read_only, "connections", &connections, "timeout", &timeout,
+                    "request_timeout", &request_timeout, "watcher", &watcher) < 0)
         return -EINVAL;
     if ((size_t)snprintf(ret->id, sizeof ret->id, "%s", id) >= sizeof ret->id ||
         (size_t)snprintf(ret->image, sizeof ret->image, "%s", image) >= sizeof ret->image ||
         (size_t)snprintf(ret->root, sizeof ret->root, "%s", root) >= sizeof ret->root ||
-        (size_t)snprintf(ret->socket, sizeof ret->socket, "%s", socket) >= sizeof ret->socket)
+        (size_t)snprintf(ret->socket, sizeof ret->socket, "%s", socket) >= sizeof ret->socket ||
+        (size_t)snprintf(ret->shows, sizeof ret->shows, "%s", shows) >= sizeof ret->shows)
         return -EINVAL;
     ret->read_only = read_only;
     ret->connections = (unsigned)connections;
@@ -247,4 +249,75 @@ int cli_attachment_each(int (*fn)(void *opaque, int index), void *opaque, struct
     for (size_t i = 0; i < count && r == 0; i++)
         r = fn(opaque, index[i]);
     return r;
+}
+
+struct use {
+    const char *root;
+    char image[CG_NAME_MAX];
+    int except;
+    int found;
+};
+
+static int find_use(void *opaque, int index)
+{
+    struct use *u = opaque;
+    CG_CLEANUP(cg_close) int fd = -1;
+    struct cli_attachment a;
+    char image[CG_NAME_MAX];
+    struct cg_name name;
+    bool watched;
+
+    if (index != u->except && cli_attachment_read(index, &a, &fd, &watched, NULL) == 0 &&
+        cli_nbd_connected_by(index, a.id) && !a.read_only && strcmp(a.root, u->root) == 0 &&
+        cg_name_parse(a.image, &name, NULL) == 0 &&
+        strcmp(cg_name_text(&name, true, image), u->image) == 0)
+        u->found = index;
+    return 0;
+}
+
+int cli_attachment_find(const char *root, const struct cg_name *image, int except, int *ret_index,
+                        struct cg_error *err)
+{
+    struct use u = { .root = root, .except = except, .found = -1 };
+
+    cg_name_text(image, true, u.image);
+    int r = cli_attachment_each(find_use, &u, err);
+    if (r == 0)
+        *ret_index = u.found;
+    return r;
+}
+
+struct change {
+    struct cli *cli;
+    struct cg_name head;
+};
+
+static int refuse_change(void *opaque, int index)
+{
+    struct change *c = opaque;
+    CG_CLEANUP(cg_close) int fd = -1;
+    struct cli_attachment a;
+    char id[CG_NAME_MAX], text[CG_NAME_MAX];
+    bool watched;
+
+    if (cli_attachment_read(index, &a, &fd, &watched, NULL) < 0 ||
+        !cli_nbd_connected_by(index, a.id) || a.read_only ||
+        cg_gateway_image_id(c->cli->gateway, &c->head, id, NULL) < 0)
+        return 0;
+    a.shows[strcspn(a.shows, ":")] = '\0'; /* of which it is a partition */
+    if (strcmp(a.shows, id) != 0)
+        return 0;
+    return cg_error_say(&c->cli->err, EBUSY, "%s is /dev/nbd%d: detach that first",
+                        cg_name_text(&c->head, true, text), index);
+}
+
+int cli_refuse_attached(struct cli *cli, const struct cg_name *image)
+{
+    struct change c = { .cli = cli, .head = *image };
+
+    c.head.snapshot[0] = '\0';
+    c.head.partition = 0;
+    if (geteuid() != 0) /* whose devices these aren't */
+        return 0;
+    return cli_attachment_each(refuse_change, &c, &cli->err);
 }

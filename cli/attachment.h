@@ -16,6 +16,7 @@ struct cli_attachment {
     char image[2 * CG_NAME_MAX];       /* as the user named it: a name or a URI */
     char root[PATH_MAX];               /* of its own server; "" if it uses one at a URI */
     char socket[CLI_SOCKET_PATH_SIZE]; /* of its own server */
+    char shows[CLI_NBD_SHOWS_SIZE];    /* the id of what the device shows; "" if unknown */
     bool read_only;
     unsigned connections, timeout, request_timeout;
     pid_t watcher; /* who watches; meaningful while the record is locked */
@@ -47,6 +48,16 @@ void cli_attachment_remove(const struct cli_attachment *a);
 
 /* Calls fn with each device that has a record, by its number. */
 int cli_attachment_each(int (*fn)(void *opaque, int index), void *opaque, struct cg_error *err);
+
+/* Finds a device, but for the device except and those that are read-only, which is the image or one
+ * of its partitions, of a root (an absolute path).  *ret_index: -1 if there is none. */
+int cli_attachment_find(const char *root, const struct cg_name *image, int except, int *ret_index,
+                        struct cg_error *err);
+
+/* -EBUSY if an image, or a partition of it, is a device, but for those that are read-only; also one
+ * whose server and watcher have died.  For who is about to change it behind the back of whoever has
+ * the device mounted. */
+int cli_refuse_attached(struct cli *cli, const struct cg_name *image);
 
 /* The N of "/dev/nbdN", or -1. */
 int cli_attachment_index(const char *device);

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <libnbd.h>
@@ -42,7 +44,7 @@ static int nbd_failed(const struct cli_nbd_address *a, struct cg_error *err)
 
 static int shake(struct nbd_handle *h, const struct cli_nbd_address *a, struct cg_error *err)
 {
-    if (nbd_set_request_structured_replies(h, false) < 0 ||
+    if (nbd_set_request_structured_replies(h, false) < 0 || nbd_set_full_info(h, true) < 0 ||
         nbd_set_uri_allow_tls(h, LIBNBD_TLS_DISABLE) < 0)
         return nbd_failed(a, err);
 #ifdef LIBNBD_HAVE_NBD_SET_REQUEST_EXTENDED_HEADERS
@@ -60,6 +62,21 @@ static int shake(struct nbd_handle *h, const struct cli_nbd_address *a, struct c
                                 address_text(a), SILENT_SECONDS);
     }
     return nbd_aio_is_ready(h) == 1 ? 0 : nbd_failed(a, err);
+}
+
+/* The id that our servers describe an export by. */
+static int learn_id(struct nbd_handle *h, const struct cli_nbd_address *a,
+                    char ret[static CLI_NBD_SHOWS_SIZE], struct cg_error *err)
+{
+    static const char before[] = ", id ";
+    CG_CLEANUP(cg_free) char *text = nbd_get_export_description(h);
+    const char *id = text ? strstr(text, before) : NULL;
+
+    if ((size_t)snprintf(ret, CLI_NBD_SHOWS_SIZE, "%s", id ? id + strlen(before) : "") >=
+        CLI_NBD_SHOWS_SIZE)
+        return cg_error_say(err, EPROTO, "%s describes itself at too great a length",
+                            address_text(a));
+    return 0;
 }
 
 /* What the server said of the export. */
@@ -102,7 +119,7 @@ static int describe(struct nbd_handle *h, const struct cli_nbd_address *a,
                             "it first",
                             address_text(a), (unsigned long long)link->size,
                             (unsigned long long)link->block);
-    return 0;
+    return learn_id(h, a, link->shows, err);
 }
 
 /* One connection more.  libnbd has read nothing beyond the handshake, and closing its end says
@@ -120,12 +137,14 @@ static int add_connection(const struct cli_nbd_address *a, struct cli_nbd_link *
         r = describe(h, a, &said, err);
     if (r < 0)
         return r;
-    if (link->count > 0 && (said.size != link->size || said.flags != link->flags))
+    if (link->count > 0 && (said.size != link->size || said.flags != link->flags ||
+                            strcmp(said.shows, link->shows) != 0))
         return cg_error_say(err, ESTALE, "%s changed while connections to it were made",
                             address_text(a));
     link->size = said.size;
     link->block = said.block;
     link->flags = said.flags;
+    memcpy(link->shows, said.shows, sizeof link->shows);
     int fd = fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 0);
     if (fd < 0)
         return cg_error_set(err, errno, "connect to %s", address_text(a));

@@ -10,8 +10,9 @@ struct cli_nbd_address {
 };
 
 /* Connects as the kernel can go on: in the clear, with simple replies.  wanted connections, or one
- * if the server doesn't promise that more share a cache; sets size, block, flags, fds and count of
- * link, whose fds the caller closes by cli_nbd_link_close.  read_only: whatever the server allows.
+ * if the server doesn't promise that more share a cache; sets size, block, flags, fds, count and
+ * shows of link, whose fds the caller closes by cli_nbd_link_close.  read_only: whatever the server
+ * allows.
  */
 int cli_nbd_shake_hands(const struct cli_nbd_address *address, unsigned wanted, bool read_only,
                         struct cli_nbd_link *link, struct cg_error *err);

@@ -10,6 +10,7 @@
 
 #define CLI_NBD_CONNECTIONS_MAX 16
 #define CLI_NBD_BACKEND_SIZE 64
+#define CLI_NBD_SHOWS_SIZE 256
 
 /* What the kernel is told about a device. */
 struct cli_nbd_link {
@@ -21,6 +22,7 @@ struct cli_nbd_link {
     const char *backend;      /* who connected it: the kernel wants to hear the same ever after */
     int fds[CLI_NBD_CONNECTIONS_MAX]; /* sockets after the handshake; the kernel takes references */
     unsigned count;
+    char shows[CLI_NBD_SHOWS_SIZE]; /* the id of the image, which only our servers tell; or "" */
 };
 
 /* Loads the kernel's module if it isn't there.  0 or -errno. */

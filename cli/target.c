@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/attachment.h"
 #include "cli/target.h"
 #include "core/base/cleanup.h"
 #include "core/base/files.h"
@@ -187,7 +188,13 @@ int cli_target_new_stream(struct cli *cli, const char *path, bool replace, struc
 int cli_target_existing(struct cli *cli, const char *text, struct cli_target *ret)
 {
     struct cli_target t = { .fd = -1 };
-    int r = cg_gateway_open_any(cli->gateway, text, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &t.image,
+    struct cg_name name;
+    int r = 0;
+
+    if (cg_arg_kind(text) == CG_ARG_NAME && cg_name_parse(text, &name, NULL) == 0)
+        r = cli_refuse_attached(cli, &name);
+    if (r == 0)
+        r = cg_gateway_open_any(cli->gateway, text, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &t.image,
                                 &cli->err);
 
     if (r < 0)

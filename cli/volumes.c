@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/attachment.h"
 #include "cli/cli.h"
 #include "cli/hooks.h"
 #include "core/base/cleanup.h"
@@ -181,7 +182,7 @@ int cli_rollback(struct cli *cli, int argc, char **argv)
         return cli_failed(cli);
     if (!name.snapshot[0])
         return cli_misused("rollback", "%s names no snapshot", argv[optind]);
-    if (cg_space_rollback(space, &name, &cli->err) < 0)
+    if (cli_refuse_attached(cli, &name) < 0 || cg_space_rollback(space, &name, &cli->err) < 0)
         return cli_failed(cli);
     return CLI_OK;
 }
@@ -267,7 +268,8 @@ int cli_delete(struct cli *cli, int argc, char **argv)
     bool snapshots = false;
 
     CLI_ARGS(options, cli_set_flag, &snapshots, 1, 1);
-    if (cli_whole_name(cli, argv[optind], &name, &space) < 0)
+    if (cli_whole_name(cli, argv[optind], &name, &space) < 0 ||
+        (!name.snapshot[0] && cli_refuse_attached(cli, &name) < 0))
         return cli_failed(cli);
     int r;
     do

@@ -327,6 +327,32 @@ int cg_gateway_identify(struct cg_gateway *g, struct cg_name *name,
     return r < 0 ? r : identity_of(space, name, ret_identity, err);
 }
 
+int cg_gateway_image_id(struct cg_gateway *g, const struct cg_name *name,
+                        char ret_id[static CG_NAME_MAX], struct cg_error *err)
+{
+    CG_CLEANUP(cg_image_cleanup) struct cg_image *image = NULL;
+    struct cg_name whole = *name;
+    struct cg_identity id;
+    struct cg_space *space;
+    uint64_t off = 0, len = 0;
+    char part[64] = "";
+    int r = cg_gateway_space(g, name, &space, err);
+
+    whole.partition = 0;
+    if (r == 0)
+        r = cg_space_identify(space, name, &id, err);
+    if (r == 0 && name->partition) {
+        r = open_in_space(g, space, &whole, CG_OPEN_READ, &image, err);
+        if (r == 0)
+            r = cg_window_find_partition(image, name->partition, &off, &len, err);
+        snprintf(part, sizeof part, ":%llu+%llu", (unsigned long long)off, (unsigned long long)len);
+    }
+    if (r == 0)
+        snprintf(ret_id, CG_NAME_MAX, "%s%s%s%s", id.image, id.snapshot[0] ? "@" : "", id.snapshot,
+                 part);
+    return r;
+}
+
 static int parent_resolve(void *opaque, const char *text, char ret_ref[static CG_NAME_MAX],
                           char ret_identity[static CG_NAME_MAX], struct cg_error *err)
 {

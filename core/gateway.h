@@ -91,6 +91,11 @@ int cg_gateway_list(struct cg_gateway *gateway, const struct cg_name *prefix, cg
 int cg_gateway_identify(struct cg_gateway *gateway, struct cg_name *name,
                         char ret_identity[static CG_NAME_MAX], struct cg_error *err);
 
+/* One word that tells what cg_gateway_open opens by a name from another image that has the name
+ * before or after it, and a partition from one that lies elsewhere in the same image. */
+int cg_gateway_image_id(struct cg_gateway *gateway, const struct cg_name *name,
+                        char ret_id[static CG_NAME_MAX], struct cg_error *err);
+
 /* How many names of Ceph the listings have left out so far, because they don't fit ours. */
 size_t cg_gateway_hidden(struct cg_gateway *gateway);
 

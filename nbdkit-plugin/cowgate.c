@@ -43,7 +43,9 @@ static struct cg_gateway *gateway;
 
 struct connection {
     struct cg_image *image;
-    char description[CG_NAME_MAX];
+    struct cg_name name;
+    char what[CG_NAME_MAX]; /* it is, in a few words */
+    char description[2 * CG_NAME_MAX + 8];
     struct connection *next; /* guarded by connections_lock */
 };
 
@@ -318,8 +320,10 @@ static int open_image(const char *text, bool write, struct connection *c, struct
         r = cg_space_resolve(space, &name, err);
     if (r == 0)
         r = cg_gateway_open(gateway, &name, write ? CG_OPEN_WRITE : CG_OPEN_READ, &c->image, err);
-    if (r == 0)
-        describe(&asked, &name, c->description);
+    if (r == 0) {
+        describe(&asked, &name, c->what);
+        c->name = name;
+    }
     return r;
 }
 
@@ -362,11 +366,21 @@ static void cowgate_close(void *handle)
     end_connection(c);
 }
 
+/* For people, and at the end for a client that connects again, like attach's: whether it is the
+ * same still.  nbdkit calls it in the handshake of a client that asks. */
 static const char *cowgate_export_description(void *handle)
 {
     struct connection *c = handle;
+    char id[CG_NAME_MAX];
+    struct cg_error err;
     CG_LOCK_SHARED(&ending_gate);
 
+    int r = cg_gateway_image_id(gateway, &c->name, id, &err);
+    if (r < 0) {
+        nbdkit_error("describe %s: %s", c->what, err.message);
+        return c->what;
+    }
+    snprintf(c->description, sizeof c->description, "%s, id %s", c->what, id);
     return c->description;
 }
 

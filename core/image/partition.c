@@ -196,10 +196,10 @@ static int find_partition(blkid_partlist list, unsigned number, uint64_t size, u
     return 0;
 }
 
-int cg_window_open_partition(struct cg_image *base, unsigned number, struct cg_image **ret_image,
-                             struct cg_error *err)
+int cg_window_find_partition(struct cg_image *base, unsigned number, uint64_t *ret_off,
+                             uint64_t *ret_len, struct cg_error *err)
 {
-    uint64_t size = cg_image_size(base), off = 0, len = 0;
+    uint64_t size = cg_image_size(base);
     blkid_partlist list;
 
     if (size < 2 * CG_SECTOR)
@@ -215,6 +215,15 @@ int cg_window_open_partition(struct cg_image *base, unsigned number, struct cg_i
         return cg_error_set(err, ENOMEM, "read the partition table");
     r = find_table(pr, fd, size, &list, err);
     if (r == 0)
-        r = find_partition(list, number, size, &off, &len, err);
+        r = find_partition(list, number, size, ret_off, ret_len, err);
+    return r;
+}
+
+int cg_window_open_partition(struct cg_image *base, unsigned number, struct cg_image **ret_image,
+                             struct cg_error *err)
+{
+    uint64_t off = 0, len = 0;
+    int r = cg_window_find_partition(base, number, &off, &len, err);
+
     return r < 0 ? r : cg_window_open(base, off, len, ret_image, err);
 }

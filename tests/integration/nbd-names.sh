@@ -42,6 +42,29 @@ nbdinfo --json "$(uri all.sock backups/acme/web/latest)" | jq -r '.exports[0].de
 nbdinfo --size "$(uri all.sock volumes/acme/web.p1)" | grep -qx 2097152
 nbdinfo --size "$(uri all.sock backups/acme/web/latest.p1)" | grep -qx 2097152
 
+# An export's description ends with an id by which a client that connects again knows whether it is
+# the same image: whatever happens to it, but not another of its name.
+id() { nbdinfo --json "$(uri all.sock "$1")" | jq -r '.exports[0].description' | sed -n 's/.*, id //p'; }
+ids() { for name in volumes/acme/web{,@s1,.p1} "$point" "$point.qcow2"; do id $name; done; }
+ids >before
+[ "$(sort -u before | grep -c .)" = 5 ] || fail "$(cat before)"
+id volumes/acme/web.p1 | grep -q ':1048576+2097152$' || fail "$(cat before)"
+cowgate snapshot volumes/acme/web@s2
+cowgate rename volumes/acme/web volumes/acme/renamed
+cowgate rename volumes/acme/renamed volumes/acme/web
+ids | diff before - || fail "other ids"
+for name in volumes/acme/web{,@s1,.p1}; do id $name; done >one
+cowgate rename volumes/acme/web volumes/acme/away
+sfdisk -q disk <<<'label: gpt
+start=4096, size=4096'
+cowgate --quiet import ./disk volumes/acme/web
+cowgate snapshot volumes/acme/web@s1
+for name in volumes/acme/web{,@s1,.p1}; do id $name; done >two
+id volumes/acme/web.p1 | grep -q ':2097152+2097152$' || fail "$(cat two)"
+! grep -qxFf one two || fail "the same ids: $(cat one two)"
+cowgate delete --snapshots volumes/acme/web
+cowgate rename volumes/acme/away volumes/acme/web
+
 # refused NAME TEXT: the name doesn't open, and the log says why.
 refused() {
     : >all.sock.log

@@ -1,5 +1,6 @@
 vm_tests = \
 	tests/integration/vm-attach.sh \
+	tests/integration/vm-attach-other.sh \
 	tests/integration/vm-lvm.sh \
 	tests/integration/vm-migrate.sh \
 	tests/integration/vm-nbd.sh
