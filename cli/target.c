@@ -73,6 +73,10 @@ int cli_target_new_volume(struct cli *cli, const char *text, uint64_t size, uint
     if (r < 0)
         return r;
     r = cg_space_open(t.space, &t.name, CG_OPEN_WRITE | CG_OPEN_EXCLUSIVE, &t.image, &cli->err);
+    if (r == 0 && cg_image_size(t.image) != size) { /* another command's, made in its place */
+        cg_image_unref(t.image);
+        return cg_error_say(&cli->err, EBUSY, "%s is being made by another process", text);
+    }
     if (r == 0)
         r = set_fresh(cli, &t);
     if (r < 0)

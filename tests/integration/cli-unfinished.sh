@@ -75,6 +75,21 @@ for command in "restore $point_a" "import ./a.raw"; do
     must_fail 1 'there is no such volume|there is no volume volumes/acme/out$' cowgate delete volumes/acme/out
 done
 
+# What another makes in its place between making and opening it isn't filled if it has another size.
+strace -f -o killed -e trace=fdatasync -e inject=fdatasync:signal=SIGKILL:when=1 \
+    cowgate --quiet import ./a.raw volumes/acme/out && fail "it wasn't killed"
+mv root/pool/acme/.draft-out other
+strace -f -o made -e trace=renameat2 -e inject=renameat2:signal=SIGSTOP:when=1 \
+    cowgate --quiet import ./c.raw volumes/acme/out 2>made.err &
+holder=$!
+wait_for 30 grep -q 'stopped by SIGSTOP' made
+rm -r root/pool/acme/.draft-out
+mv other root/pool/acme/.draft-out
+kill -CONT "$(cut -d' ' -f1 made | head -n 1)"
+wait "$holder" && fail "it filled another's"
+grep -q 'being made by another process' made.err || fail "$(cat made.err)"
+cowgate delete volumes/acme/out
+
 # One that can't even be opened leaves nothing.
 long=$COWGATE_RUN/$(printf 'x%.0s' {1..50})
 for command in "restore $point_a" "import ./a.raw"; do
