@@ -49,7 +49,8 @@ const struct cli_command cli_commands[] = {
       "       cowgate migrate spec --native rbd/POOL/IMAGE@SNAPSHOT [--cluster NAME] [--client "
       "NAME]\n"
       "       cowgate migrate prepare|run SOURCE rbd/POOL/IMAGE [--serve [--listen ADDR:PORT]]\n"
-      "               [--tls-certificates DIR | --insecure] [--advertise ADDRESS]\n"
+      "               [--tls-certificates DIR [--tls-verify-peer] | --insecure]\n"
+      "               [--advertise ADDRESS]\n"
       "               [--stream nbd|file] [--snapshots]\n"
       "       cowgate migrate execute|commit|abort rbd/POOL/IMAGE\n"
       "       cowgate migrate status [rbd/POOL/IMAGE]",

@@ -11,12 +11,13 @@
 #include "core/base/cleanup.h"
 #include "core/jobs/migrate_spec.h"
 
-enum { SERVE = 256, LISTEN, CERTIFICATES, INSECURE, ADVERTISE, STREAM, SNAPSHOTS };
+enum { SERVE = 256, LISTEN, CERTIFICATES, VERIFY_PEER, INSECURE, ADVERTISE, STREAM, SNAPSHOTS };
 
 static const struct option prepare_options[] = {
     { "serve", no_argument, NULL, SERVE },
     { "listen", required_argument, NULL, LISTEN },
     { "tls-certificates", required_argument, NULL, CERTIFICATES },
+    { "tls-verify-peer", no_argument, NULL, VERIFY_PEER },
     { "insecure", no_argument, NULL, INSECURE },
     { "advertise", required_argument, NULL, ADVERTISE },
     { "stream", required_argument, NULL, STREAM },
@@ -37,6 +38,9 @@ static int set_prepare(void *opaque, int option, const char *value)
         break;
     case CERTIFICATES:
         o->certificates = value;
+        break;
+    case VERIFY_PEER:
+        o->verify_peer = true;
         break;
     case INSECURE:
         o->insecure = true;
@@ -78,6 +82,8 @@ static int prepare_args(struct cli *cli, int argc, char **argv, bool always,
     if ((ret->listen || ret->certificates || ret->insecure) && !ret->serve)
         return cli_misused("migrate", "--listen, --tls-certificates and --insecure are for the "
                                       "server that --serve starts");
+    if (ret->verify_peer && !ret->certificates)
+        return cli_misused("migrate", "--tls-verify-peer is for --tls-certificates");
     return 0;
 }
 

@@ -13,6 +13,7 @@ struct cli_migrate_options {
     bool insecure;      /* with listen: also without TLS */
     const char *listen; /* of an own server: ADDR:PORT; NULL for a socket */
     const char *certificates;
+    bool verify_peer;      /* with certificates: clients have to show one */
     const char *advertise; /* where a server answers, for all who open the new image; or NULL */
     bool explicit_advertise;
     const char *stream; /* "nbd", "file", or NULL for what this host's librbd can read */

@@ -64,6 +64,7 @@ static int choose_stream(struct cli_migration *mi, const struct cli_migrate_opti
     snprintf(record->listen, sizeof record->listen, "%s", o->listen ? o->listen : "");
     snprintf(record->certificates, sizeof record->certificates, "%s",
              o->certificates ? o->certificates : "");
+    record->verify_peer = o->verify_peer;
     record->insecure = o->insecure;
     int r = find_stream(mi, o, &stream);
     if (r < 0)

@@ -135,6 +135,8 @@ static void become_server(const struct cli *cli, const struct cg_migration *m, c
             args[n++] = "--tls-certificates";
             args[n++] = record->certificates;
         }
+        if (record->verify_peer)
+            args[n++] = "--tls-verify-peer";
         if (record->insecure)
             args[n++] = "--insecure";
         if (cg_arg_kind(record->source) != CG_ARG_NAME) /* nobody may know its holes */

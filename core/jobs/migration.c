@@ -105,6 +105,7 @@ static int from_json(const json_t *json, struct cg_migration_record *ret)
     ret->size = (uint64_t)bytes;
     ret->snapshots = json_is_true(json_object_get(json, "snapshots"));
     ret->own = json_is_true(json_object_get(json, "own"));
+    ret->verify_peer = json_is_true(json_object_get(json, "verify_peer"));
     ret->insecure = json_is_true(json_object_get(json, "insecure"));
     for (i = 0; i < sizeof phases / sizeof *phases && strcmp(phases[i], phase); i++)
         ;
@@ -132,12 +133,13 @@ static json_t *to_json(const struct cg_migration_record *r)
     for (size_t i = 0; i < r->count; i++)
         json_array_append_new(images, json_pack("{s:s,s:s}", "name", r->image[i].name, "snapshot",
                                                 r->image[i].snapshot));
-    return json_pack("{s:i,s:s,s:s,s:b,s:s,s:s,s:s,s:s,s:b,s:s,s:s,s:b,s:s*,s:I,s:s,s:o}", "format",
-                     FORMAT, "target", r->target, "source", r->source, "snapshots", r->snapshots,
-                     "uuid", r->uuid, "phase", phases[r->phase], "stream", r->stream, "address",
-                     r->address, "own", r->own, "listen", r->listen, "certificates",
-                     r->certificates, "insecure", r->insecure, "spec", r->spec, "size",
-                     (json_int_t)r->size, "image_id", r->image_id, "images", images);
+    return json_pack("{s:i,s:s,s:s,s:b,s:s,s:s,s:s,s:s,s:b,s:s,s:s,s:b,s:b,s:s*,s:I,s:s,s:o}",
+                     "format", FORMAT, "target", r->target, "source", r->source, "snapshots",
+                     r->snapshots, "uuid", r->uuid, "phase", phases[r->phase], "stream", r->stream,
+                     "address", r->address, "own", r->own, "listen", r->listen, "certificates",
+                     r->certificates, "verify_peer", r->verify_peer, "insecure", r->insecure,
+                     "spec", r->spec, "size", (json_int_t)r->size, "image_id", r->image_id,
+                     "images", images);
 }
 
 int cg_migration_record_decode(const char *text, size_t len, struct cg_migration_record *ret,

@@ -41,6 +41,7 @@ struct cg_migration_record {
     bool own;                       /* by a server started for this migration, told these: */
     char listen[264];               /* ADDR:PORT, or "" for a socket */
     char certificates[CG_NAME_MAX]; /* the directory of those for TLS, or "" */
+    bool verify_peer;               /* with certificates: clients have to show one */
     bool insecure;
     uint64_t size;                /* of the new image, bytes; 0 if it isn't known yet */
     char *spec;                   /* what the cluster is given; NULL before */

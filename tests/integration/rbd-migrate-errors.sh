@@ -64,6 +64,7 @@ must_fail 2 'names an export' cowgate migrate prepare "$point" $one --advertise 
 must_fail 2 'is no address' cowgate migrate prepare "$point" $one --advertise localhost
 must_fail 2 '--stream is nbd or file' cowgate migrate prepare "$point" $one --stream http
 must_fail 2 'for the server that --serve starts' cowgate migrate prepare "$point" $one --listen 127.0.0.1:10809
+must_fail 2 'is for --tls-certificates' cowgate migrate prepare "$point" $one --serve --listen 127.0.0.1:10809 --tls-verify-peer
 refused 'is no address of a stream over nbd' prepare "$point" $one --stream nbd --advertise "$tmp/other"
 if [ "$stream" = nbd ]; then
     refused 'nobody serves this at' prepare "$point" $one

@@ -74,7 +74,7 @@ static void test_record(void **state)
     strcpy(m->record.listen, "0.0.0.0:1");
     strcpy(m->record.certificates, "/etc/tls");
     strcpy(m->record.image_id, "1234abcd");
-    m->record.own = m->record.insecure = true;
+    m->record.own = m->record.verify_peer = m->record.insecure = true;
     m->record.size = UINT64_C(5) << 40;
     m->record.spec = strdup("{\"type\":\"raw\"}");
     m->record.phase = CG_MIGRATION_READY;
@@ -95,7 +95,7 @@ static void test_record(void **state)
     assert_string_equal(r->listen, "0.0.0.0:1");
     assert_string_equal(r->certificates, "/etc/tls");
     assert_string_equal(r->image_id, "1234abcd");
-    assert_true(r->own && r->insecure && !r->snapshots);
+    assert_true(r->own && r->verify_peer && r->insecure && !r->snapshots);
     assert_int_equal(r->size, UINT64_C(5) << 40);
     assert_string_equal(r->spec, "{\"type\":\"raw\"}");
     assert_int_equal(r->count, 2);
