@@ -2,10 +2,8 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "core/base/cleanup.h"
@@ -23,12 +21,11 @@ static int open_spare(const char *pool, int flags)
     return open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
 }
 
-void cg_pool_spare_keep(const char *pool)
+void cg_pool_spare_keep(const char *pool, uint64_t room)
 {
-    struct statvfs room;
     struct stat st;
 
-    if (statvfs(pool, &room) < 0 || (uint64_t)room.f_bavail * room.f_frsize < MUCH)
+    if (room < MUCH)
         return;
     CG_CLEANUP(cg_close) int fd = open_spare(pool, O_CREAT);
     if (fd >= 0 && fstat(fd, &st) == 0 && 512 * (off_t)st.st_blocks < SPARE)

@@ -96,9 +96,9 @@ static void look_locked(struct cg_pool_watch *w)
     struct room room;
     char text[512];
 
-    cg_pool_spare_keep(w->pool);
     if (find_room(w->pool, &room, NULL) < 0)
         return;
+    cg_pool_spare_keep(w->pool, room.free);
     if (room.percent >= w->level && room.percent > w->said) {
         say_full(w->pool, &room, text, sizeof text);
         w->say(text);
