@@ -16,16 +16,23 @@
 
 #define RECORD_MAX (64 << 10)
 
-static int directory(char *ret, size_t size, struct cg_error *err)
+static int directory_path(char *ret, size_t size, struct cg_error *err)
 {
     char run[PATH_MAX];
     int r = cg_run_dir(run, sizeof run, err);
 
     if (r < 0)
         return r;
-    if ((size_t)snprintf(ret, size, "%s/attach", run) >= size)
-        return cg_error_set(err, ENAMETOOLONG, "%s/attach", run);
-    return cg_dir_make(AT_FDCWD, ret, 0700, err);
+    return (size_t)snprintf(ret, size, "%s/attach", run) < size
+               ? 0
+               : cg_error_set(err, ENAMETOOLONG, "%s/attach", run);
+}
+
+static int directory(char *ret, size_t size, struct cg_error *err)
+{
+    int r = directory_path(ret, size, err);
+
+    return r < 0 ? r : cg_dir_make(AT_FDCWD, ret, 0700, err);
 }
 
 /* The directory, locked for whoever changes what is in it. */
@@ -233,11 +240,13 @@ int cli_attachment_each(int (*fn)(void *opaque, int index), void *opaque, struct
     char path[PATH_MAX];
     int index[1024];
     size_t count = 0;
-    int r = directory(path, sizeof path, err);
+    int r = directory_path(path, sizeof path, err);
 
     if (r < 0)
         return r;
     CG_CLEANUP(cg_closedir) DIR *dir = cg_dir_open(AT_FDCWD, path, 0);
+    if (!dir && errno == ENOENT) /* nothing was ever attached */
+        return 0;
     if (!dir)
         return cg_error_set(err, errno, "read %s", path);
     for (struct dirent *e = readdir(dir); e && count < 1024; e = readdir(dir)) {
