@@ -280,7 +280,6 @@ kill -9 $(server volumes/p/small)
 must_fail 'is /dev/nbd' cowgate rollback volumes/p/small@16
 mv /run/cowgate/attach /run/kept # as nobody could do it else
 cowgate rollback volumes/p/small@16
-rm -r /run/cowgate/attach
 mv /run/kept /run/cowgate/attach
 must_fail 'fewer than /dev/nbd' cowgate attach volumes/p/small $dev
 [ "$(cat /sys/block/${dev#/dev/}/size)" = 65536 ]
