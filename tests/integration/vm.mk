@@ -1,6 +1,7 @@
 vm_tests = \
 	tests/integration/vm-attach.sh \
 	tests/integration/vm-attach-other.sh \
+	tests/integration/vm-drbd.sh \
 	tests/integration/vm-lvm.sh \
 	tests/integration/vm-migrate.sh \
 	tests/integration/vm-nbd.sh
