@@ -260,6 +260,16 @@ int cli_attachment_each(int (*fn)(void *opaque, int index), void *opaque, struct
     return r;
 }
 
+/* Reads what the device is, and whether it's one that can be written through. */
+static bool is_writable(int index, struct cli_attachment *ret)
+{
+    CG_CLEANUP(cg_close) int fd = -1;
+    bool watched;
+
+    return cli_attachment_read(index, ret, &fd, &watched, NULL) == 0 &&
+           cli_nbd_connected_by(index, ret->id) && !ret->read_only;
+}
+
 struct use {
     const char *root;
     char image[CG_NAME_MAX];
@@ -270,14 +280,11 @@ struct use {
 static int find_use(void *opaque, int index)
 {
     struct use *u = opaque;
-    CG_CLEANUP(cg_close) int fd = -1;
     struct cli_attachment a;
     char image[CG_NAME_MAX];
     struct cg_name name;
-    bool watched;
 
-    if (index != u->except && cli_attachment_read(index, &a, &fd, &watched, NULL) == 0 &&
-        cli_nbd_connected_by(index, a.id) && !a.read_only && strcmp(a.root, u->root) == 0 &&
+    if (index != u->except && is_writable(index, &a) && strcmp(a.root, u->root) == 0 &&
         cg_name_parse(a.image, &name, NULL) == 0 &&
         strcmp(cg_name_text(&name, true, image), u->image) == 0)
         u->found = index;
@@ -299,22 +306,20 @@ int cli_attachment_find(const char *root, const struct cg_name *image, int excep
 struct change {
     struct cli *cli;
     struct cg_name head;
+    char id[CG_NAME_MAX]; /* "": not asked for yet */
 };
 
 static int refuse_change(void *opaque, int index)
 {
     struct change *c = opaque;
-    CG_CLEANUP(cg_close) int fd = -1;
     struct cli_attachment a;
-    char id[CG_NAME_MAX], text[CG_NAME_MAX];
-    bool watched;
+    char text[CG_NAME_MAX];
 
-    if (cli_attachment_read(index, &a, &fd, &watched, NULL) < 0 ||
-        !cli_nbd_connected_by(index, a.id) || a.read_only ||
-        cg_gateway_image_id(c->cli->gateway, &c->head, id, NULL) < 0)
+    if (!is_writable(index, &a) ||
+        (!c->id[0] && cg_gateway_image_id(c->cli->gateway, &c->head, c->id, NULL) < 0))
         return 0;
     a.shows[strcspn(a.shows, ":")] = '\0'; /* of which it is a partition */
-    if (strcmp(a.shows, id) != 0)
+    if (strcmp(a.shows, c->id) != 0)
         return 0;
     return cg_error_say(&c->cli->err, EBUSY, "%s is /dev/nbd%d: detach that first",
                         cg_name_text(&c->head, true, text), index);
