@@ -19,7 +19,7 @@ remember_root
 
 state() { cowgate --json migrate status | jq -r '.[].state'; }
 server_pid() { cat root/migrations/rbd+rbd+one/server; }
-objects_there() { timeout 20 rados -p rbd ls | grep -c rbd_data || true; }
+objects_there() { rados -p rbd ls | grep -c rbd_data || true; }
 some_are_there() { [ "$(objects_there)" -ge "$1" ]; }
 
 # What can be read is right, where it can be read.
