@@ -9,7 +9,7 @@ unit_tests =
 thread_tests = # those with many threads, for check-threads
 unit_ldadd = core/libcowgate.la $(CMOCKA_LIBS)
 
-EXTRA_DIST += tests/functions.sh tests/limited tests/vm-functions.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp tests/tsan.supp
+EXTRA_DIST += tests/functions.sh tests/limited tests/vm-functions.sh tests/vm-guest.sh tests/nbdkit-sanitized tests/valgrind.supp tests/lsan.supp tests/tsan.supp
 
 include tests/fuzz/local.mk
 check_LTLIBRARIES += tests/no-freelocale.la

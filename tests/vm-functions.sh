@@ -83,9 +83,10 @@ INIT
     rm -rf "$dir" "$dir.modules"
 }
 
-# vm_cowgate: puts in what was built here, as sanitized as it is.
+# vm_cowgate: puts in what was built here, as sanitized as it is, and what scripts that use it share.
 vm_cowgate() {
-    vm_programs+=("/usr/bin/cowgate=$abs_builddir/cli/cowgate" nbdkit
+    vm_files+=("/guest.sh=$abs_srcdir/tests/vm-guest.sh")
+    vm_programs+=(mkfs.ext4 "/usr/bin/cowgate=$abs_builddir/cli/cowgate" nbdkit
         "/usr/lib/cowgate-plugin.so=$COWGATE_PLUGIN")
     vm_environment+=(COWGATE_PLUGIN=/usr/lib/cowgate-plugin.so)
     [ -n "${SANITIZER-}" ] || return 0

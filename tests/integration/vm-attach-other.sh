@@ -5,25 +5,9 @@
 . "$abs_srcdir/tests/vm-functions.sh"
 
 cat >script <<'SH'
-set -Eeuo pipefail
-trap '{ echo "line $LINENO: $BASH_COMMAND"; cat /run/cowgate/attach/*.log; dmesg | tail -n 30; } >&2' ERR
-say() { echo "== $(cut -d ' ' -f 1 /proc/uptime) $*"; }
-fail() { echo "$*"; false; }
-wait_for() { # SECONDS COMMAND ...
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "'$*' didn't come true"; sleep 0.1; done
-}
-must_fail() {
-    local text=$1 out
-    shift
-    if out=$("$@" 2>&1); then fail "'$*' didn't fail"; fi
-    grep -q "$text" <<<"$out" || fail "'$*' didn't say '$text': $out"
-}
-server() { pgrep -f "cowgate-plugin.so.*export=$1" || true; }
-watcher() { sed -n 's/.*"watcher": \([0-9]*\).*/\1/p' "/run/cowgate/attach/nbd0.json"; }
+. /guest.sh
 everything_dies() {
-    kill -9 $(watcher)
+    kill -9 $(watcher /dev/nbd0)
     kill -9 $(server $1)
 }
 replaced() {
@@ -36,10 +20,7 @@ unwritten() {
     cowgate --quiet export $1 - | cmp - /dev/vdb
 }
 
-mkfs.ext4 -q /dev/vda
-mount /dev/vda /mnt
-export COWGATE_ROOT=/mnt/root
-cowgate init
+begin_root
 mkdir /other /ext4
 mount --bind /mnt/root /other
 cowgate create volumes/p/web --size 32M
@@ -74,7 +55,7 @@ wait
 [ "$(cat /ext4/more)" = more ]
 
 say "nor does the watcher take it for that"
-watcher=$(watcher)
+watcher=$(watcher /dev/nbd0)
 kill -STOP $watcher
 kill -9 $(server volumes/p/web)
 replaced
@@ -110,6 +91,6 @@ truncate -s 512M disk.raw
 head -c 32M /dev/urandom >other.raw
 vm_modules+=(virtio_blk ext4)
 vm_later=(nbd)
-vm_programs+=(mkfs.ext4 sfdisk pgrep)
+vm_programs+=(sfdisk pgrep)
 vm_cowgate
 vm_run script -drive file=disk.raw,format=raw,if=virtio,cache=unsafe -drive file=other.raw,format=raw,if=virtio,cache=unsafe

@@ -5,28 +5,8 @@
 . "$abs_srcdir/tests/vm-functions.sh"
 
 cat >script <<'SH'
-set -Eeuo pipefail
-trap '{ echo "line $LINENO: $BASH_COMMAND"; cat /run/cowgate/attach/*.log; dmesg | tail -n 30; } >&2' ERR
-say() { echo "== $(cut -d ' ' -f 1 /proc/uptime) $*"; }
-fail() { echo "$*"; false; }
-wait_for() { # SECONDS COMMAND ...
-    local end=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $end ] || fail "'$*' didn't come true"; sleep 0.1; done
-}
-must_fail() {
-    local text=$1 out
-    shift
-    if out=$("$@" 2>&1); then fail "'$*' didn't fail"; fi
-    grep -q "$text" <<<"$out" || fail "'$*' didn't say '$text': $out"
-}
-server() { pgrep -f "cowgate-plugin.so.*export=$1" || true; }
-watcher() { sed -n 's/.*"watcher": \([0-9]*\).*/\1/p' "/run/cowgate/attach/$(basename "$1").json"; }
-
-mkfs.ext4 -q /dev/vda
-mount /dev/vda /mnt
-export COWGATE_ROOT=/mnt/root
-cowgate init
+. /guest.sh
+begin_root
 cowgate create volumes/p/disk --size 1G
 
 say "the module is loaded, and a free device found"
@@ -299,6 +279,6 @@ SH
 truncate -s 3G disk.raw
 vm_modules+=(virtio_blk ext4 xfs)
 vm_later=(nbd)
-vm_programs+=(flock mkfs.ext4 e2fsck mkfs.xfs xfs_repair sfdisk pgrep)
+vm_programs+=(flock e2fsck mkfs.xfs xfs_repair sfdisk pgrep)
 vm_cowgate
 vm_seconds=1200 vm_run script -drive file=disk.raw,format=raw,if=virtio,cache=unsafe

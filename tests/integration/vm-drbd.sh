@@ -6,16 +6,10 @@ requires type -P drbdmeta
 requires test -x /lib/drbd/drbdsetup-84
 
 cat >script <<'SH'
-set -Eeuo pipefail
-trap '{ echo "line $LINENO: $BASH_COMMAND"; dmesg | tail -n 20; } >&2' ERR
-say() { echo "== $(cut -d ' ' -f 1 /proc/uptime) $*"; }
-fail() { echo "$*"; false; }
+. /guest.sh
 mkdir -p /run/lock /var/lib/drbd /files
 ln -s ../run/lock /var/lock
-mkfs.ext4 -q /dev/vda
-mount /dev/vda /mnt
-export COWGATE_ROOT=/mnt/root
-cowgate init
+begin_root
 
 # drbd MINOR DISK: one whose peer isn't there.
 drbd() {
@@ -64,7 +58,7 @@ truncate -s 1G disk.raw
 truncate -s 97M from.raw to.raw
 vm_modules+=(virtio_blk ext4)
 vm_later=(drbd)
-vm_programs+=(mkfs.ext4 drbdmeta /lib/drbd/drbdsetup-84)
+vm_programs+=(drbdmeta /lib/drbd/drbdsetup-84)
 vm_cowgate
 vm_run script -drive file=disk.raw,format=raw,if=virtio,cache=unsafe \
     -drive file=from.raw,format=raw,if=virtio,cache=unsafe,discard=unmap \

@@ -5,10 +5,7 @@
 requires type -P lvm thin_check
 
 cat >script <<'SH'
-set -Eeuo pipefail
-trap '{ echo "line $LINENO: $BASH_COMMAND"; dmesg | tail -n 20; } >&2' ERR
-say() { echo "== $(cut -d ' ' -f 1 /proc/uptime) $*"; }
-fail() { echo "$*"; false; }
+. /guest.sh
 mkdir -p /etc/lvm /run/lock /thin /imported
 # There is no udev here.
 cat >/etc/lvm/lvm.conf <<'CONF'
@@ -16,10 +13,7 @@ activation { udev_sync=0 udev_rules=0 monitoring=0 verify_udev_operations=1 }
 devices { obtain_device_list_from_udev=0 global_filter=["a|.*|"] types=["nbd",16] }
 CONF
 lvm() { command lvm "$@" 2>/lvm.log || { cat /lvm.log >&2; return 1; }; }
-mkfs.ext4 -q /dev/vda
-mount /dev/vda /mnt
-export COWGATE_ROOT=/mnt/root
-cowgate init
+begin_root
 
 say "a thin volume"
 lvm pvcreate -qq -y /dev/vdb
@@ -64,7 +58,7 @@ truncate -s 1G disk.raw
 truncate -s 512M lvm.raw
 vm_modules+=(virtio_blk ext4 dm_thin_pool)
 vm_later=(nbd)
-vm_programs+=(mkfs.ext4 lvm thin_check)
+vm_programs+=(lvm thin_check)
 vm_cowgate
 vm_run script -drive file=disk.raw,format=raw,if=virtio,cache=unsafe \
     -drive file=lvm.raw,format=raw,if=virtio,cache=unsafe
